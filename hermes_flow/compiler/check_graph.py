@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -129,7 +130,7 @@ def _check_outcomes(key: str, outcomes: Mapping[str, Any], problems: list[str]) 
         problems.append(f"{key}: {dict(outcomes)!r}; expected a share or a condition for each outcome")
     elif numbers and len(numbers) < len(outcomes):
         problems.append(f"{key}: has shares and conditions; expected one or the other")
-    elif numbers and not (min(numbers) >= 0 and abs(sum(numbers) - 1.0) <= 1e-9):
+    elif numbers and not (min(numbers) >= 0 and abs(math.fsum(numbers) - 1.0) <= 1e-9):
         problems.append(
             f"{key}: the shares {', '.join(f'{share:g}' for share in numbers)} do not add up to 1"
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from hermes_flow.config.mixer_shape import Gemm as Gemm
 from hermes_flow.config.mixer_shape import attention_matrices, mixer_gemms, split_heads
 from hermes_flow.config.mixers import AttentionLayers
@@ -241,7 +243,7 @@ def rank_parameters(model: Model, rank: PipelineRank, tensor_parallel: int = 1, 
     """Weights of a rank's layers on one of ``tensor_parallel`` devices, without embeddings."""
     return round(
         sum(
-            module.layers * module.copies * sum(gemm.parameters for gemm in module.gemms)
+            module.layers * module.copies * math.fsum(gemm.parameters for gemm in module.gemms)
             for module in rank_modules(model, rank, tensor_parallel, expert_group)
         )
     )
@@ -270,7 +272,9 @@ def embedding_parameters(model: Model, tensor_parallel: int = 1, tables: int | N
 
 def side_encoder_parameters(model: Model, tensor_parallel: int = 1) -> int:
     """Weights of the encoders of images and sounds on one device of the first pipeline rank."""
-    return round(sum(side.parameters_b for side in model.side_encoders.values()) * 1e9) // tensor_parallel
+    return (
+        round(math.fsum(side.parameters_b for side in model.side_encoders.values()) * 1e9) // tensor_parallel
+    )
 
 
 def _own_attention(model: Model) -> AttentionLayers:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -51,7 +49,7 @@ class NodeLinks:
         """
         nodes = -(-devices // self.devices)
         start_us = TREE_US + 2.0 * (
-            (self.devices - 1) * NODE_HOP_US + math.ceil(math.log2(nodes)) * NETWORK_HOP_US
+            (self.devices - 1) * NODE_HOP_US + (nodes - 1).bit_length() * NETWORK_HOP_US
         )
         rate = min(within.fraction * scale_up_gb_s, self.devices * self.rate()) * BYTES_PER_GB
         seconds: Floats = (start_us + self.latency_us) * S_PER_US + 2.0 * (

@@ -7,6 +7,7 @@ products of these shapes at the efficiencies of the hardware, which narrow kerne
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,7 +36,7 @@ def adapter_bytes(model: Model, adapters: Adapters, tensor_parallel: int) -> flo
     As in vLLM, the first matrix of a target whose outputs are cut is whole on every device, and so is the second one
     of a target whose inputs are cut.
     """
-    return BYTES["bf16"] * sum(
+    return BYTES["bf16"] * math.fsum(
         layers * (down.parameters + up.parameters)
         for layers, down, up in _matrices(model, adapters, tensor_parallel)
     )

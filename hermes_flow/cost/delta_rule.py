@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from hermes_flow.config.hardware_measurements import DeltaRuleFit
 from hermes_flow.config.mixer_shape import DeltaScan
 from hermes_flow.program.scan_cost import ScanCost
@@ -26,9 +28,11 @@ def scan_costs(fit: DeltaRuleFit, layers: tuple[DeltaScan, ...]) -> tuple[ScanCo
 
 def state_s(fit: DeltaRuleFit, layers: tuple[DeltaScan, ...], bandwidth: float) -> float:
     """Return the seconds in which a decoding sequence reads and writes its states."""
-    return sum(2.0 * each.layers * each.state_bytes for each in layers) / (bandwidth * fit.state_memory)
+    return math.fsum(2.0 * each.layers * each.state_bytes for each in layers) / (bandwidth * fit.state_memory)
 
 
 def convolution_s(fit: DeltaRuleFit, layers: tuple[DeltaScan, ...], bandwidth: float) -> float:
     """Return the seconds of a token in the convolutions, which read and write each channel in bf16."""
-    return sum(4.0 * each.layers * each.channels for each in layers) / (bandwidth * fit.convolution_memory)
+    return math.fsum(4.0 * each.layers * each.channels for each in layers) / (
+        bandwidth * fit.convolution_memory
+    )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from fractions import Fraction
 
 from hermes_flow.config.schema import Drafting, Speculative
 from hermes_flow.config.speculative import DEFAULT_ACCEPTANCE
+from hermes_flow.program.same_bits import whole_power
 from hermes_flow.program.step_cost import StepCost
 from hermes_flow.program.units import PS_PER_US as _PS_PER_US
 
@@ -22,10 +24,10 @@ def expected_tokens(speculative: Speculative) -> Fraction:
     if speculative.acceptance_length is not None:
         expected = speculative.acceptance_length
     elif speculative.acceptance_by_position:
-        expected = 1.0 + sum(speculative.acceptance_by_position)
+        expected = 1.0 + math.fsum(speculative.acceptance_by_position)
     else:
         acceptance = DEFAULT_ACCEPTANCE if acceptance is None else acceptance
-        expected = (1.0 - acceptance ** (tokens + 1)) / (1.0 - acceptance)
+        expected = (1.0 - whole_power(acceptance, tokens + 1)) / (1.0 - acceptance)
     return Fraction(expected).limit_denominator(10_000)
 
 

@@ -11,6 +11,7 @@ the KV that decodes read. What is sent between devices is not, nor copies to hos
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -39,6 +40,7 @@ from hermes_flow.cost.windows import decode_windows, other_attention, own_span
 from hermes_flow.errors import ConfigError
 from hermes_flow.program.power import BusyPower, StepEnergy
 from hermes_flow.program.quick_dataclass import dataclass
+from hermes_flow.program.same_bits import power
 from hermes_flow.program.step_cost import StepCost
 from hermes_flow.program.units import FLOPS_PER_TFLOPS, gb_to_bytes
 
@@ -79,7 +81,7 @@ def step_energy(
         marginal = float(per_token[-1] - per_token[1]) / max(1, len(tokens) - 2)
         chunk_token_j = min(marginal, rest * group * cost.prefill_token_ps * _S)
     attention_s = sum(count * each.context_ps for each, count in times) * _S
-    pair_s = sum(count * each.prefill_pair_ps for each, count in times) * _S
+    pair_s = math.fsum(count * each.prefill_pair_ps for each, count in times) * _S
     limit = rest * group
     return StepEnergy(
         idle_w=power.idle * power.watts * group * pipeline_ranks,
@@ -283,7 +285,7 @@ class _Work:
         """One layer's experts on one device; those held whole see the tokens of all ranks."""
         model, group = self.model, self.deployment.expert_group
         seen = tokens if group > 1 else rows
-        distinct = experts.count * (1.0 - (1.0 - experts.per_token / experts.count) ** seen) / group
+        distinct = experts.count * (1.0 - power(1.0 - experts.per_token / experts.count, seen)) / group
         count = mixture_layers(model)
         routed = Module("experts", count, routed_gemms(model, self.tensor_parallel if group == 1 else 1))
         total = self._products(router_gemms(model), rows, Portion(1.0, model.precision.weights))

@@ -9,6 +9,7 @@ import numpy as np
 
 from hermes_flow.config.schema import Experts
 from hermes_flow.cost.operators import Floats
+from hermes_flow.program.same_bits import DIGITS, log1p, mean, power, total
 
 
 def distinct_experts(experts: Experts, skew: float, tokens: Floats) -> Floats:
@@ -38,10 +39,9 @@ def on_fullest_device(experts: Experts, skew: float, tokens: Floats, devices: in
     # the variance of a sum of ``held`` draws without replacement, by that of a single draw
     draws = held * (experts.count - held) / (experts.count - 1)
     largest = _largest_of(devices)
-    most = held * float(chosen.mean()) + largest * math.sqrt(draws * float(chosen.var()))
-    most = max(
-        most, float(chosen[0]) + (held - 1.0) * float(chosen[1:].mean())
-    )  # where the most popular one lies
+    variance = mean((chosen - mean(chosen)) ** 2)
+    most = held * mean(chosen) + largest * math.sqrt(draws * variance)
+    most = max(most, float(chosen[0]) + (held - 1.0) * mean(chosen[1:]))  # where the most popular one lies
     scatter = np.maximum(squares / experts.count - (drawn / experts.count) ** 2, 0.0)
     return tokens * most, np.minimum(distinct + largest * np.sqrt(draws * scatter), held)
 
@@ -51,14 +51,14 @@ def _largest_of(devices: int) -> float:
 
     Blom's approximation (Statistical Estimates and Transformed Beta-Variables, 1958), which is 1 % off for eight.
     """
-    quantile = NormalDist().inv_cdf((devices - 0.375) / (devices + 0.25))
+    quantile = round(NormalDist().inv_cdf((devices - 0.375) / (devices + 0.25)), DIGITS)
     return quantile * math.sqrt(devices / (devices - 1))
 
 
 def _chosen(experts: Experts, skew: float) -> Floats:
     """Return the probability of each expert to be chosen by a token."""
-    popularity = np.arange(1, experts.count + 1, dtype=np.float64) ** -skew
-    chosen: Floats = np.minimum(1.0, experts.per_token * popularity / popularity.sum())
+    popularity = power(np.arange(1, experts.count + 1), -skew)
+    chosen: Floats = np.minimum(1.0, experts.per_token * popularity / total(popularity))
     return chosen
 
 
@@ -81,4 +81,4 @@ def _certain(probability: float) -> int:
     """Return a number of tokens that miss an expert of this probability less often than a float can tell from 0."""
     if probability >= 1.0:
         return 2
-    return 2 + math.ceil(-60.0 * math.log(2.0) / math.log1p(-probability))
+    return 2 + math.ceil(-60.0 * math.log(2.0) / float(log1p(-probability)))

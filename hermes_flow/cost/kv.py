@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from hermes_flow.config.mixer_shape import split_heads, state_bytes, state_layers
 from hermes_flow.config.schema import AttentionLayers, Model
 from hermes_flow.config.shape import BYTES, attention_layers, local_kv_heads, share_of
@@ -47,7 +49,7 @@ def kv_layers(model: Model, tensor_parallel: int = 1, layers: int | None = None)
 
 def kv_bytes_per_token(model: Model, tensor_parallel: int = 1, layers: int | None = None) -> float:
     """KV-cache bytes of one token on one device, of all layers or of so many, within and beyond windows."""
-    return sum(kind.layers * kind.bytes_per_token for kind in kv_layers(model, tensor_parallel, layers))
+    return math.fsum(kind.layers * kind.bytes_per_token for kind in kv_layers(model, tensor_parallel, layers))
 
 
 def own_kv_bytes_per_token(model: Model, tensor_parallel: int, layers: int) -> float:
@@ -64,7 +66,7 @@ def mixer_kv_bytes(model: Model, mixer: AttentionLayers, tensor_parallel: int) -
 def windowed_kv_bytes_per_token(model: Model, tensor_parallel: int = 1, layers: int | None = None) -> float:
     """KV-cache bytes of one token on one device in the layers with a window, within ``kv_bytes_per_token``."""
     kinds = kv_layers(model, tensor_parallel, layers)
-    return sum(kind.layers * kind.bytes_per_token for kind in kinds if kind.window is not None)
+    return math.fsum(kind.layers * kind.bytes_per_token for kind in kinds if kind.window is not None)
 
 
 def windowed_layers(model: Model, layers: int | None = None) -> float:
@@ -77,7 +79,7 @@ def windowed_layers(model: Model, layers: int | None = None) -> float:
 
 def state_bytes_per_sequence(model: Model, tensor_parallel: int = 1, layers: int | None = None) -> float:
     """Bytes that every sequence keeps on one device, whatever its length; 0 without linear layers."""
-    return sum(
+    return math.fsum(
         share_of(model, mixer.layers, layers) * state_bytes(mixer, tensor_parallel)
         for mixer in state_layers(model).values()
     )

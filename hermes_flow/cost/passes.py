@@ -15,6 +15,7 @@ from hermes_flow.cost.precision import PEAK_KEYS, computes_in_fp32
 from hermes_flow.cost.retrieval import Host, Index, demand, work
 from hermes_flow.cost.weights import rank_weight_bytes
 from hermes_flow.errors import ConfigError
+from hermes_flow.program.same_bits import mean
 from hermes_flow.program.units import NS_PER_S, PS_PER_NS, Ints, bytes_to_gb, gb_to_bytes
 from hermes_flow.program.work import PassCost
 
@@ -119,7 +120,7 @@ def encoder_pass(site: Site, what: str, sequences: int = 1) -> PassCost:
         part="encoder",
     )
     step = site.cost.lower(deployment)
-    each = max(1, round(float(kept.mean()) / sequences)) if len(kept) else 1
+    each = max(1, round(mean(kept) / sequences)) if len(kept) else 1
     ns = [0] + [
         step.step_ps([(each, 0)] * (batch * sequences), 0, 0) // PS_PER_NS
         for batch in range(1, pool.max_batch + 1)

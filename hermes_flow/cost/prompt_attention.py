@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from hermes_flow.config.schema import Model
@@ -30,7 +31,7 @@ class PromptAttention:
         model, fit = self.model, self.operators.efficiency.prefill_attention
         flops = 4.0 * self.full * (model.heads // self.tensor_parallel) * pair_head_dim(model)
         flops *= self._longer()
-        flops += sum(
+        flops += math.fsum(
             other.layers * other.pair_flops * fit.longer(other.head_dim)
             for other in self.others
             if other.span is None
@@ -43,7 +44,7 @@ class PromptAttention:
         """Return the seconds of a token in all layers with a window: it sees a whole one, as in a long prompt."""
         fit = self.operators.efficiency.prefill_attention
         more = fit.window_tokens
-        flops = sum(
+        flops = math.fsum(
             other.layers * other.pair_flops * (other.span + more) * fit.longer(other.head_dim)
             for other in self.others
             if other.span

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -163,7 +164,7 @@ def _check_fit(fit: StepFit, key: str) -> None:
             rising = all(before <= after for before, after in zip((0.0, *values), values, strict=False))
             if not rising:
                 raise ConfigError(f"{key}.{what}", "the numbers fall; expected rising ones, from 0 up")
-    if not fit.step_us + fit.per_token_us + sum(fit.tokens_us):
+    if not fit.step_us + fit.per_token_us + math.fsum(fit.tokens_us):
         raise ConfigError(f"{key}.step_us", "0, like all the others; expected steps that take some time")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from hermes_flow.config.mixer_shape import delta_scans, mixer_gemms, scans
@@ -38,6 +40,7 @@ from hermes_flow.cost.router import wide_peak, wide_router_s
 from hermes_flow.cost.weights import Portion, own_precision, portions, scale_bytes
 from hermes_flow.cost.windows import decode_windows, other_attention, own_span
 from hermes_flow.errors import ConfigError
+from hermes_flow.program.same_bits import whole_power
 from hermes_flow.program.step_cost import StepCost
 from hermes_flow.program.units import FLOPS_PER_TFLOPS, PS_PER_S, S_PER_US, ms_to_ns
 
@@ -68,8 +71,8 @@ class RooflineTables:
             before = ranks[:-1]
             self.layers = max(rank.layers for rank in before)
             everything = sum(rank.layers for rank in before)
-            self.dense = self.layers * sum(rank.dense for rank in before) / everything
-            self.mixtures = self.layers * sum(rank.mixtures for rank in before) / everything
+            self.dense = self.layers * math.fsum(rank.dense for rank in before) / everything
+            self.mixtures = self.layers * math.fsum(rank.mixtures for rank in before) / everything
         self.parts = layer_parts(self.model, PipelineRank(self.layers, self.dense, self.mixtures))
         self.attends = attention_layers(self.model, self.layers)
         self.others = other_attention(self.model, self.tensor_parallel, self.layers)
@@ -86,7 +89,7 @@ class RooflineTables:
         self.prompt_attention = PromptAttention(
             self.model, self.tensor_parallel, self.operators, self.full_layers, self.windowed, self.others
         )
-        self.beside = sum(other.layers for other in self.others) + self.stateful
+        self.beside = math.fsum(other.layers for other in self.others) + self.stateful
         self.counts = {module.name: module.layers for module in rank_modules(self.model, whole(self.model))}
         # With several ranks the experts see the tokens of all; else they are a part of the rank's own tables.
         self.experts_apart = deployment.expert_group > 1 and deployment.data_parallel > 1
@@ -387,7 +390,7 @@ class RooflineTables:
         """
         group, chosen = self.deployment.expert_group, experts.per_token
         nodes = self.deployment.across(group)
-        places = chosen if nodes is not None else group * (1.0 - (1.0 - 1.0 / group) ** chosen)
+        places = chosen if nodes is not None else group * (1.0 - whole_power(1.0 - 1.0 / group, chosen))
         copies = tokens / self.tensor_parallel * places * self.model.hidden_size
         dispatch = self.operators.all_to_all(copies * BYTES[self.compute], group, nodes)
         return dispatch + self.operators.all_to_all(copies * BYTES["bf16"], group, nodes)

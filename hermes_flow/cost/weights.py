@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from hermes_flow.config.schema import Model, ModulePrecision, Precision
 from hermes_flow.config.shape import (
     BYTES,
@@ -81,7 +83,7 @@ def rank_weight_bytes(
 ) -> float:
     """Bytes of a rank's layers on one device, without embeddings."""
     of = {module.name: module.layers for module in rank_modules(model, whole(model))}
-    return sum(
+    return math.fsum(
         module_bytes(model, module, of[module.name])
         for module in rank_modules(model, rank, tensor_parallel, expert_group)
     )

@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from hermes_flow.machine.patience import GiveUp
 from hermes_flow.program.admission import AdmissionQueue, Limits
+from hermes_flow.program.same_bits import whole_power
 from hermes_flow.program.units import NEVER
 from hermes_flow.recording.recording import REJECTED
 from hermes_flow.workload.streams import stream
@@ -184,7 +185,7 @@ class Gateway:
             self._give_up(request, now_ns, f"turned away by the gateway{again}", REJECTED)
             return
         self._place[request] = _AWAY
-        wait = retry.backoff_ns * retry.factor ** (tries - 1)
+        wait = retry.backoff_ns * whole_power(retry.factor, tries - 1)
         if self._jitter:
             wait *= 1.0 + retry.jitter * self._jitter[request * retry.times + tries - 1]
         if self.send_back is not None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from hermes_flow.errors import InternalError
 from hermes_flow.program.admission import RetryRule
+from hermes_flow.program.same_bits import whole_power
 from hermes_flow.program.units import NEVER, NS_PER_S, Ints
 from hermes_flow.recording.recording import TIMED_OUT
 from hermes_flow.workload.streams import stream
@@ -157,7 +158,7 @@ class Patience:
             return
         tries.take_back(request, now_ns)
         self.left(request, now_ns)
-        wait = rule.backoff_ns * rule.factor ** (times - 1)
+        wait = rule.backoff_ns * whole_power(rule.factor, times - 1)
         if self._jitter:
             wait *= 1.0 + rule.jitter * self._jitter[request * rule.times + times - 1]
         at_ns = self._until_ns.get(request, now_ns) + max(1, round(wait))

@@ -7,6 +7,7 @@ instant, and before the plans of clients.
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -199,7 +200,7 @@ class PoolFleet:
     def kv_use(self, now_ns: int) -> float:
         """Return the mean share of KV blocks in use on the clients that are up; 0 where none is."""
         shares = [slot.kv_use(now_ns) for slot in self._taking()]
-        return sum(shares) / len(shares) if shares else 0.0
+        return math.fsum(shares) / len(shares) if shares else 0.0
 
     def arrived(self) -> int:
         """Return the tasks that came to the router of the pool so far."""

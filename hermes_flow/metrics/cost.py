@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from hermes_flow.metrics.fleets import mean_clients
@@ -41,15 +42,15 @@ def cost_summary(
         if pool.usd_per_hour is not None
     ]
     if by_use and span_s:
-        prices.append(3600 * sum(spent) / span_s)
+        prices.append(3600 * math.fsum(spent) / span_s)
     moved = transfer_usd(recording)
     if moved is not None and span_s:
         prices.append(3600 * moved / span_s)
     unknown = not prices or any(
         pool.name in unpriced and (pool.client.devices or pool.paid_by_use) for pool in pools
     )
-    usd_per_hour = None if unknown else float(sum(prices))
-    accelerators = sum(count * pool.client.devices for pool, count in zip(pools, paid, strict=True))
+    usd_per_hour = None if unknown else math.fsum(prices)
+    accelerators = math.fsum(count * pool.client.devices for pool, count in zip(pools, paid, strict=True))
     hours = span_s / 3600
     usd = None if usd_per_hour is None else usd_per_hour * hours
     return {
@@ -58,13 +59,13 @@ def cost_summary(
         "usd_per_million_input_tokens": _per_million(usd, input_tokens),
         "usd_per_million_output_tokens": _per_million(usd, output_tokens),
         "output_tokens_per_usd": _ratio(output_tokens, usd),
-        "accelerators": accelerators,
+        "accelerators": int(accelerators) if accelerators.is_integer() else accelerators,
         "accelerator_hours_per_million_output_tokens": _per_million(
             accelerators * hours if accelerators else None, output_tokens
         ),
         "unpriced": unpriced,
         **({} if moved is None else {"transfer_usd": moved}),
-        **({"usd_by_use": None if len(known) < len(by_use) else sum(spent)} if by_use else {}),
+        **({"usd_by_use": None if len(known) < len(by_use) else math.fsum(spent)} if by_use else {}),
     }
 
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from hermes_flow.program.same_bits import exp, log
+
 if TYPE_CHECKING:
     import polars as pl
 
@@ -72,6 +74,6 @@ def _steps(values: list[Any]) -> list[tuple[Any, Any]]:
 
 def _mean_ratio(pairs: Sequence[tuple[Any, Any]]) -> float | None:
     logarithms = [
-        math.log(new / old) for old, new in pairs if old is not None and new is not None and old > 0 < new
+        float(log(new / old)) for old, new in pairs if old is not None and new is not None and old > 0 < new
     ]
-    return math.exp(sum(logarithms) / len(logarithms)) if logarithms else None
+    return float(exp(math.fsum(logarithms) / len(logarithms))) if logarithms else None

@@ -15,6 +15,7 @@ the shares then follow what is known of each, and still add up.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
@@ -28,6 +29,7 @@ from hermes_flow.program.ops import Op
 from hermes_flow.program.pools import Pool
 from hermes_flow.program.power import BusyPower, StepEnergy
 from hermes_flow.program.quick_dataclass import dataclass
+from hermes_flow.program.same_bits import total
 from hermes_flow.program.units import NS_PER_S, PS_PER_NS
 from hermes_flow.recording.client_states import POWERED, stretches
 from hermes_flow.recording.recording import STEP_FIELDS, ClientRecord, OpRecord, Recording
@@ -140,11 +142,11 @@ def energy_summary(recording: Recording, energy: Energies, output_tokens: int) -
     pools = recording.program.pools
     unmetered = [pool.name for pool in pools if pool.energy is None]
     unknown = len(unmetered) == len(pools) or any(_unmetered(pool) for pool in pools)
-    total = None if unknown else float(np.nansum(energy.clients_j))
+    whole_j = None if unknown else _known(energy.clients_j)
     return {
-        "total_j": total,
-        "j_per_output_token": total / output_tokens if total is not None and output_tokens else None,
-        "idle_j": None if unknown else float(np.nansum(energy.idle_j)),
+        "total_j": whole_j,
+        "j_per_output_token": whole_j / output_tokens if whole_j is not None and output_tokens else None,
+        "idle_j": None if unknown else _known(energy.idle_j),
         "unmetered": unmetered,
     }
 
@@ -317,13 +319,13 @@ class _Steps:
         tokens = decodes * energy.tokens_per_decode + prefill
         seconds = (end - start) / (NS_PER_S * PS_PER_NS)
         if client.lane_rows and seconds.any():
-            seconds *= client.busy_ns / NS_PER_S / seconds.sum()  # micro-batches overlap
+            seconds *= client.busy_ns / NS_PER_S / total(seconds)  # micro-batches overlap
         shared = energy.active_w * seconds + steps * tables.tokens_j.take(tokens)
         each = shared / np.maximum(tokens, 1)
         prefills = each * prefill
         decode_j = each * (tokens - prefill) + steps * tables.decodes_j.take(decodes)
-        self.prefill_j = float(prefills.sum() + energy.chunk_token_j * prefill.sum())
-        self.decode_j = float(decode_j.sum())
+        self.prefill_j = total(prefills) + energy.chunk_token_j * int(prefill.sum())
+        self.decode_j = total(decode_j)
         self.prefill_tokens, self.decode_tokens = int(prefill.sum()), int((steps * decodes).sum())
         grown = decodes * (steps * (steps - 1) // 2)
         self.context = int(((steps * context + grown) * (decodes > 0)).sum())
@@ -352,28 +354,33 @@ def _standby_s(client: ClientRecord, longest_s: float, powered: Stretches) -> fl
         return 0.0
     if client.lane_rows:
         rows = rows[np.argsort(rows[:, _START], kind="stable")]
-    total = 0.0
+    standby_s = 0.0
     for begin_ns, end_ns in powered:
         first, last = np.searchsorted(rows[:, _START], (begin_ns * PS_PER_NS, end_ns * PS_PER_NS))
         own = rows[first:last]
         if len(own):
             ends = np.maximum.accumulate(own[:, _END])
             gaps = np.append(own[1:, _START], end_ns * PS_PER_NS) - ends
-            total += float(np.clip(gaps / (NS_PER_S * PS_PER_NS), 0.0, longest_s).sum())
-    return total
+            standby_s += total(np.clip(gaps / (NS_PER_S * PS_PER_NS), 0.0, longest_s))
+    return standby_s
+
+
+def _known(joules: Floats) -> float:
+    """Return the sum of the values that are known."""
+    return total(joules[~np.isnan(joules)])
 
 
 def _length(stretches: Stretches) -> int:
     return sum(end - begin for begin, end in stretches)
 
 
-def _shared(total: float, shares: list[Floats]) -> list[Floats]:
-    """Share ``total`` in proportion; equally, where all shares are 0."""
-    whole = sum(float(share.sum()) for share in shares)
+def _shared(joules: float, shares: list[Floats]) -> list[Floats]:
+    """Share ``joules`` in proportion; equally, where all shares are 0."""
+    whole = math.fsum(total(share) for share in shares)
     if whole <= 0.0:
         shares = [np.ones_like(share) for share in shares]
         whole = float(sum(len(share) for share in shares))
-    return [share * (total / whole) if whole else share for share in shares]
+    return [share * (joules / whole) if whole else share for share in shares]
 
 
 def _sums(some: Iterable[Floats], others: Iterable[Floats]) -> list[Floats]:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from hermes_flow.program.fleet import Failing, Pace, State
+from hermes_flow.program.same_bits import mean
 from hermes_flow.program.units import NS_PER_S
 from hermes_flow.recording.client_states import FAILED_STATES, PAID, SERVING, STARTING, stretches, time_in
 from hermes_flow.recording.recording import ClientRecord, Recording
@@ -102,7 +103,7 @@ def _failures(recording: Recording, clients: list[ClientRecord], failing: Failin
         "retried_tasks": sum(recording.retried.values()),
         **({"migrated_tasks": sum(recording.migrated.values())} if failing.migrates else {}),
         "retried_e2e_s": {
-            "mean": float(took_s.mean()) if len(took_s) else None,
+            "mean": mean(took_s) if len(took_s) else None,
             "p99": float(np.percentile(took_s, 99)) if len(took_s) else None,
         },
     }

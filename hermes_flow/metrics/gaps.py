@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hermes_flow.program.quick_dataclass import dataclass
+from hermes_flow.program.same_bits import total
 from hermes_flow.program.units import Ints
 
 Floats = NDArray[np.float64]
@@ -113,7 +114,7 @@ class Tally:
             np.multiply(centre, weight, out=sums[at : at + len(first)])
             at += len(first)
             (self._singles if part.single else self._runs).take(begins, ends)
-        self.weighted = float(sums.sum())
+        self.weighted = total(sums)
 
     def within(self, lowest: int, highest: int) -> Gaps:
         """Return the rows that may have gaps in these buckets."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -115,8 +116,9 @@ def _fairness(program: Program, tenants: dict[str, dict[str, Any]], served: Ints
 
 def jain(values: Sequence[float]) -> float | None:
     """Return (Σx)² / (n·Σx²): 1 where all are equal, 1/n where one has all; None where none has anything."""
-    squares = sum(value * value for value in values)
-    return sum(values) ** 2 / (len(values) * squares) if squares else None
+    squares = math.fsum(value * value for value in values)
+    whole = math.fsum(values)
+    return whole * whole / (len(values) * squares) if squares else None
 
 
 def _served_tokens(recording: Recording, requests: pl.DataFrame) -> Ints:
@@ -127,7 +129,7 @@ def _served_tokens(recording: Recording, requests: pl.DataFrame) -> Ints:
 
 def _answered(own: pl.DataFrame) -> int:
     done = own.filter(own["status"] == "completed")
-    return int(done["output_tokens"].sum() or 0)
+    return int(done["output_tokens"].sum())
 
 
 def _ratio(numerator: float | None, denominator: float | None) -> float | None:

@@ -12,6 +12,7 @@ from hermes_flow.metrics.itl import RunGaps
 from hermes_flow.metrics.latency import Latencies
 from hermes_flow.metrics.spans import stage_spans
 from hermes_flow.program.program import Attainment, SLOBounds
+from hermes_flow.program.same_bits import mean
 from hermes_flow.program.units import NS_PER_S, PS_PER_NS
 from hermes_flow.recording.recording import Recording
 
@@ -59,7 +60,7 @@ def bound_results(
         if metric == "itl" and chosen is not None:
             continue
         own = own_requests(recording, metric) & everyone
-        failed_percent = 100 * float((status[own] != 0).mean()) if own.any() else 0.0
+        failed_percent = 100 * mean(status[own] != 0) if own.any() else 0.0
         reached_s = _values_s(recording, values, metric, sorted(limits), everyone)
         for (percentile, limit_s), value_s in zip(sorted(limits.items()), reached_s, strict=True):
             in_time = value_s is None or value_s <= limit_s
@@ -67,7 +68,7 @@ def bound_results(
             bounds[bound_name(metric, percentile)] = {"limit_s": limit_s, "value_s": value_s, "met": met}
     for name, wanted in attainments(slo).items():
         own = everyone & own_requests(recording, name)
-        share = float(within_limits(recording, values, wanted.limits)[own].mean()) if own.any() else None
+        share = mean(within_limits(recording, values, wanted.limits)[own]) if own.any() else None
         bounds[name] = {
             "limit_share": wanted.share,
             "value_share": share,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hermes_flow.metrics.energy import Energies
+from hermes_flow.program.same_bits import mean, total
 from hermes_flow.program.units import NS_PER_S, Ints
 from hermes_flow.recording.recording import Recording
 
@@ -34,7 +36,7 @@ def _admission(recording: Recording) -> dict[str, Any]:
     return {
         "admitted": int(let_in.sum()),
         "wait_s": {
-            "mean": float(waits.mean()) if len(waits) else None,
+            "mean": mean(waits) if len(waits) else None,
             "p50": float(np.percentile(waits, 50)) if len(waits) else None,
             "p99": float(np.percentile(waits, 99)) if len(waits) else None,
         },
@@ -71,7 +73,7 @@ def _wasted(recording: Recording, energy: Energies) -> dict[str, Any]:
         "requests": int(begun.sum()),
         "tokens": int(tokens.sum()),
         "service_s": int(service_ns.sum()) / NS_PER_S,
-        "energy_j": float(known.sum()) + (again_j or 0.0) if len(known) or again_j is not None else None,
+        "energy_j": total(known) + (again_j or 0.0) if len(known) or again_j is not None else None,
     }
 
 
@@ -81,7 +83,7 @@ def _lost_j(recording: Recording, energy: Energies) -> float | None:
     prompts = sum(recording.lost_tokens.values()) - answers
     parts = [(prompts, energy.prompt_token_j), (answers, energy.answer_token_j)]
     joules = [tokens * each for tokens, each in parts if tokens and not np.isnan(each)]
-    return float(sum(joules)) if joules else None
+    return math.fsum(joules) if joules else None
 
 
 def wastes(recording: Recording) -> bool:

@@ -14,6 +14,7 @@ from hermes_flow.metrics.objectives import bound_results, loosest_limits
 from hermes_flow.metrics.statistics import statistics
 from hermes_flow.metrics.throughput import generated_by_request
 from hermes_flow.program.phases import Phase, phase_of
+from hermes_flow.program.same_bits import total
 from hermes_flow.program.units import NS_PER_S
 from hermes_flow.recording.recording import Recording
 
@@ -121,4 +122,4 @@ def _known(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _total(values: NDArray[np.float64]) -> float | None:
     known = _known(values)
-    return float(known.sum()) if len(known) else None
+    return total(known) if len(known) else None

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from hermes_flow.metrics.groups import Statistics, group_figures
+from hermes_flow.program.same_bits import total
 from hermes_flow.program.units import NS_PER_S
 from hermes_flow.recording.recording import Recording
 
@@ -35,7 +34,7 @@ def site_summary(
         figures["served"] = int((travel.site == site).sum())
         figures["local_share"] = int((travel.site[own] == site).sum()) / count if count else None
         figures["round_trip_s"] = int(travel.both_ns[own].sum()) / NS_PER_S / count if count else None
-        figures["transfer_usd"] = float(np.bincount(np.zeros(count, dtype=np.int64), usd[own]).sum())
+        figures["transfer_usd"] = total(usd[own])
         if sites.moves:
             figures["site_changes"] = int(travel.moved[own].sum())
     return {"sites": found}
@@ -47,4 +46,4 @@ def transfer_usd(recording: Recording) -> float | None:
     if sites is None or travel is None:
         return None
     usd = sites.transfer_usd(travel.site) + travel.earlier_usd
-    return float(np.bincount(np.zeros(len(usd), dtype=np.int64), usd).sum())
+    return total(usd)

@@ -15,6 +15,7 @@ from hermes_flow.metrics.latency import seconds
 from hermes_flow.metrics.rows import pieces
 from hermes_flow.metrics.spans import SpanPlace, StageSpans, span_at, span_places
 from hermes_flow.program.quick_dataclass import dataclass
+from hermes_flow.program.same_bits import total
 from hermes_flow.recording.recording import Recording
 
 Floats = NDArray[np.float64]
@@ -114,7 +115,7 @@ def _added(before: float, values: Floats) -> float:
     unknown = np.isnan(values)
     if unknown.any():
         values = np.where(unknown, 0.0, values)
-    return float(np.cumsum(np.concatenate(([before], values)))[-1])
+    return total(np.concatenate(([before], values)))
 
 
 def _percentile(parts: list[Floats], level: float) -> float | None:

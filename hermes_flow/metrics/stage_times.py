@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 CAUSES = ("queue", "transfer", "service")
@@ -22,7 +23,7 @@ def stage_times(summary: dict[str, Any]) -> dict[tuple[str, str], float]:
         queue, service = figures["queue_mean_s"] or 0.0, figures["service_mean_s"] or 0.0
         transfer = total - queue - service
         parts = (queue, transfer if transfer > 1e-9 * total else 0.0, service)
-        whole = sum(parts)
+        whole = math.fsum(parts)
         on_path = path["shares"].get(stage, 0.0) * mean
         for cause, part in zip(CAUSES, parts, strict=True):
             times[stage, cause] = on_path * part / whole if whole else 0.0

@@ -31,6 +31,7 @@ from hermes_flow.metrics.stage_sums import StageSums, pool_queues, stage_sums
 from hermes_flow.metrics.statistics import PERCENTILES, STATISTICS, statistics
 from hermes_flow.metrics.throughput import generated_tokens, steady_throughput
 from hermes_flow.metrics.why.explain import Why
+from hermes_flow.program.same_bits import mean, total
 from hermes_flow.program.units import NS_PER_S, PS_PER_NS
 from hermes_flow.recording.recording import Recording
 
@@ -64,7 +65,7 @@ def summarize(
     tokens_per_s = None if not program.answers else _ratio(tokens, span_s)
     tasks = stage_sums(recording)
     path = path_figures(recording)
-    stage_figures = _stages(tasks, float(found.e2e_s[~np.isnan(found.e2e_s)].sum()))
+    stage_figures = _stages(tasks, total(found.e2e_s[~np.isnan(found.e2e_s)]))
     cost = cost_summary(
         recording,
         span_s,
@@ -200,13 +201,13 @@ def _pools(recording: Recording, clients: pl.DataFrame, why: Why) -> dict[str, d
         here = clients["pool"] == pool.name
         steps = clients["steps"].filter(here).fill_null(0).to_numpy()
         scheduled = steps * clients["mean_batch"].filter(here).fill_null(0.0).to_numpy()
-        busy = clients["busy_fraction"].filter(here)
+        busy = clients["busy_fraction"].filter(here).drop_nulls()
         pools[pool.name] = {
             "clients": pool.count,
-            "busy_fraction": busy.mean(),
+            "busy_fraction": mean(busy.to_numpy()) if len(busy) else None,
             "busiest_client_fraction": busy.max(),
             "queue_mean_s": _ratio(queue_s, tasks),
-            "mean_batch": _ratio(float(scheduled.sum()), int(steps.sum())),
+            "mean_batch": _ratio(total(scheduled), int(steps.sum())),
             "kv_peak_fraction": clients["kv_peak_fraction"].filter(here).max(),
             "saturation": why.saturation[pool.name].as_dict(),
         }

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
 from hermes_flow.metrics.rows import pieces
 from hermes_flow.program.quick_dataclass import dataclass
+from hermes_flow.program.same_bits import mean, total
 from hermes_flow.program.units import NS_PER_S, Ints
 from hermes_flow.recording.recording import Recording
 
@@ -67,9 +70,14 @@ def steady_throughput(recording: Recording) -> dict[str, float | None]:
     if recording.program.answers:
         rates[1] = _per_part(recording, edges) / width_s
     for name, rate in zip(names[::2], rates, strict=True):
-        figures[name] = None if rate is None else float(rate.mean())
-        figures[f"{name}_error"] = None if rate is None else float(_T_95 * rate.std(ddof=1) / _BATCHES**0.5)
+        figures[name] = None if rate is None else mean(rate)
+        figures[f"{name}_error"] = None if rate is None else _T_95 * math.sqrt(_variance(rate) / _BATCHES)
     return {name: None if value is None else float(value) for name, value in figures.items()}
+
+
+def _variance(rate: Floats) -> float:
+    """Return the variance of what the parts are drawn from."""
+    return total((rate - mean(rate)) ** 2) / (len(rate) - 1)
 
 
 def _written(recording: Recording) -> list[_Written]:
@@ -100,6 +108,6 @@ def _per_part(recording: Recording, edges: Floats) -> Floats:
             for edge in edges:
                 np.subtract(edge, first, out=written)
                 np.clip(written, 0.0, length, out=written)
-                tokens.append(float(np.multiply(written, rate, out=written).sum()))
+                tokens.append(total(np.multiply(written, rate, out=written)))
             upto[number] = upto.get(number, np.zeros(len(edges))) + tokens
     return sum((np.diff(own) for own in upto.values()), np.zeros(len(edges) - 1))

@@ -11,6 +11,7 @@ import numpy as np
 from hermes_flow.planning.designs import Clients
 from hermes_flow.program.pools import LLMClientSpec
 from hermes_flow.program.program import Program
+from hermes_flow.program.same_bits import mean
 from hermes_flow.program.step_cost import StepCost
 from hermes_flow.program.units import NS_PER_S, PS_PER_S
 
@@ -52,17 +53,17 @@ def need_of(program: Program, pool: str, metrics: Collection[str] = ("ttft", "tp
     requests = program.requests
     span_s = float(requests.arrival_ns[-1] - requests.arrival_ns[0]) / NS_PER_S if len(requests) > 1 else 0.0
     inputs, outputs = requests.input_tokens, requests.output_tokens
-    context = float(inputs.mean()) + 0.5 * float(outputs.mean())
+    context = mean(inputs) + 0.5 * mean(outputs)
     batch = _largest_batch(client, context)
     decode_s = _decode_s(client.cost, batch, context) / batch
     # Prompts on all ranks of data-parallel attention are computed side by side.
-    prefill_s = _prefill_s(client.cost, int(inputs.mean())) / client.attention_ranks
+    prefill_s = _prefill_s(client.cost, int(mean(inputs))) / client.attention_ranks
     hopeless = _hopeless(program, client, metrics)
     if span_s <= 0 or program.followed:
         return Need(0.0, 0.0, hopeless)
     rate = (len(requests) - 1) / span_s
     reused = requests.prefixes is not None
-    return Need(0.0 if reused else rate * prefill_s, rate * float(outputs.mean()) * decode_s, hopeless)
+    return Need(0.0 if reused else rate * prefill_s, rate * mean(outputs) * decode_s, hopeless)
 
 
 def _largest_batch(client: LLMClientSpec, context: float) -> int:

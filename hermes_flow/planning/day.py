@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -54,7 +55,7 @@ class DayPlan:
     def usd(self) -> float | None:
         """The price of all hours, each with its own cheapest design; None where an hour has none with a price."""
         prices = [self._price(rate) for rate in self.rates_per_s]
-        return None if None in prices else float(sum(price for price in prices if price is not None))
+        return None if None in prices else math.fsum(price for price in prices if price is not None)
 
     @property
     def usd_at_peak(self) -> float | None:

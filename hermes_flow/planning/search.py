@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
@@ -280,7 +281,7 @@ class Search:
     def _middle(self, easy: Number, hard: Number) -> Number:
         if self.whole:
             return (int(easy) + int(hard)) // 2
-        return self._rounded((easy * hard) ** 0.5)
+        return self._rounded(math.sqrt(easy * hard))
 
     # The backlog
 

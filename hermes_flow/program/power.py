@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 
@@ -38,7 +39,7 @@ class StepEnergy:
         joules = self.active_w * seconds + self.tokens_j[decodes * self.tokens_per_decode + chunks]
         if decodes:
             joules += self.decodes_j[decodes] + self.context_j * decode_context
-        pairs = sum(chunk * (past + 0.5 * chunk) for chunk, past in prefills)
+        pairs = math.fsum(chunk * (past + 0.5 * chunk) for chunk, past in prefills)
         return joules + self.pair_j * pairs + self.chunk_token_j * chunks
 
 

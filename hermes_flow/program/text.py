@@ -12,6 +12,7 @@ from hermes_flow.program.kv_store import KVLookup
 from hermes_flow.program.ops import LoadRoute, Op
 from hermes_flow.program.pools import Pool
 from hermes_flow.program.requests import Requests
+from hermes_flow.program.same_bits import mean
 from hermes_flow.program.sites import Sites
 from hermes_flow.program.units import NS_PER_MS, NS_PER_S, NS_PER_US, Ints, bytes_to_gb
 from hermes_flow.program.work import CoreTime, EarlierPrompt, Forward, Generate, Passes
@@ -158,7 +159,7 @@ def _work(op: Op, ops: Sequence[Op]) -> list[str]:
         case Passes() as work if work.cost.step is not None:
             return [f"{int(_taken(op, work.tokens).sum()):,} tokens in passes"]
         case CoreTime() as work if len(_taken(op, work.service_ns)):
-            return [f"mean {_taken(op, work.service_ns).mean() / NS_PER_US:,.1f} µs of a core"]
+            return [f"mean {mean(_taken(op, work.service_ns)) / NS_PER_US:,.1f} µs of a core"]
     return []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -44,7 +45,7 @@ def as_one_client(
         resume_gaps_ps=_joined([record.resume_gaps_ps for record in records]),
         even_gaps=_joined([record.even_gaps for record in records]),
         kv_peak_blocks=max(record.kv_peak_blocks for record in records),
-        prefill_pairs=sum(record.prefill_pairs for record in records),
+        prefill_pairs=math.fsum(record.prefill_pairs for record in records),
         passes=_sum([record.passes for record in records]),
         own=_own([record.own for record in records]),
         links=joined([link for record in records for link in record.links]),

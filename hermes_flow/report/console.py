@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -191,7 +192,7 @@ def _shares(path: dict[str, Any] | None) -> str:
     ranked = sorted(shares, key=lambda name: -shares[name])
     shown = [name for name in ranked if shares[name] >= 0.005][:_STAGES_SHOWN]
     parts = [f"{name} {percent(shares[name])}" for name in shown]
-    rest = sum(shares[name] for name in ranked if name not in shown)
+    rest = math.fsum(shares[name] for name in ranked if name not in shown)
     if rest > 0:
         parts.append(f"other stages {percent(rest)}")
     return ", ".join(parts)

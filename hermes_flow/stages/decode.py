@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from hermes_flow.config.quantities import Factor, PositiveTokens, VariationOrZero
 from hermes_flow.errors import ConfigError
 from hermes_flow.program.quick_dataclass import dataclass
+from hermes_flow.program.same_bits import exp, log1p
 from hermes_flow.program.units import Ints
 from hermes_flow.stages.kind import BYTES_PER_TOKEN, Receiver, RequestSizes, Role, stage_kinds
 from hermes_flow.workload.lengths import parse_lengths, tokens
@@ -50,8 +51,9 @@ class Decode:
             output = tokens(drawn, len(output), sizes.rng, "output_tokens")
         factor: float | NDArray[np.float64] = self.output_scale
         if self.spread_cv:
-            variance = np.log1p(self.spread_cv**2)
-            factor = self.output_scale * sizes.rng.lognormal(-variance / 2, np.sqrt(variance), len(output))
+            variance = log1p(self.spread_cv * self.spread_cv)
+            drawn_log = -variance / 2 + np.sqrt(variance) * sizes.rng.standard_normal(len(output))
+            factor = self.output_scale * exp(drawn_log)
         elif self.output_scale == 1.0:
             return output
         scaled = np.maximum(1.0, np.rint(output * factor))

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from hermes_flow.config.quantities import Exponent, Many, PositiveTokens, Share
 from hermes_flow.errors import ConfigError
 from hermes_flow.program.quick_dataclass import dataclass
+from hermes_flow.program.same_bits import power
 from hermes_flow.program.units import Ints
 from hermes_flow.stages.kind import RequestSizes, Role, stage_kinds
 from hermes_flow.workload.lengths import parse_lengths, tokens
@@ -92,8 +93,8 @@ class KVRetrieval:
         count = len(sizes.input_tokens)
         key: Ints | None = None
         if self.contexts is not None:
-            ranks = np.arange(1, self.contexts + 1, dtype=np.float64)
-            key = drawn_by_share((ranks**-self.skew).tolist(), count, rng)
+            shares = power(np.arange(1, self.contexts + 1), -self.skew)
+            key = drawn_by_share(shares.tolist(), count, rng)
         elif self.per_session:
             if sizes.session is None:
                 raise ConfigError(

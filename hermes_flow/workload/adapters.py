@@ -9,6 +9,7 @@ import numpy as np
 from hermes_flow.config.adapters import DrawnAdapters
 from hermes_flow.program.prefixes import Prefixes, SessionPrefixes
 from hermes_flow.program.requests import Requests
+from hermes_flow.program.same_bits import power
 from hermes_flow.program.units import Ints
 from hermes_flow.workload.streams import stream
 
@@ -19,7 +20,7 @@ def drawn_adapters(given: DrawnAdapters | None, count: int, seed: int) -> Ints |
         return None
     rng = stream(seed, "adapters")
     none = rng.random(count) < given.base_share
-    upto = np.cumsum(np.arange(1, given.count + 1, dtype=np.float64) ** -given.skew)
+    upto = np.cumsum(power(np.arange(1, given.count + 1), -given.skew))
     drawn = np.minimum(np.searchsorted(upto, rng.random(count) * upto[-1], side="right"), given.count - 1)
     return np.where(none, -1, drawn).astype(np.int64)
 

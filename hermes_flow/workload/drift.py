@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 from hermes_flow.config.workloads import DriftPart
 from hermes_flow.errors import ConfigError
+from hermes_flow.program.same_bits import exp, log, power, total
+from hermes_flow.program.same_bits import mean as mean_of
 from hermes_flow.program.units import NS_PER_S, Ints
 from hermes_flow.workload.arrivals.process import ArrivalProcess, RateProcess
 from hermes_flow.workload.streams import stream
@@ -49,8 +51,8 @@ def drifting_arrivals(arrival_ns: Ints, mean_rate_per_s: float, parts: Sequence[
     shares = np.array([part.share for part in parts])
     rates = np.array([part.rate for part in parts])
     work = shares * rates
-    ends_s = np.concatenate(([0.0], np.cumsum(shares / shares.sum()))) * run_s
-    passed_s = np.concatenate(([0.0], np.cumsum(work / work.sum()))) * run_s
+    ends_s = np.concatenate(([0.0], np.cumsum(shares / total(shares)))) * run_s
+    passed_s = np.concatenate(([0.0], np.cumsum(work / total(work)))) * run_s
     passed_s += np.arange(len(passed_s)) * 1e-12 * run_s  # a part of rate 0 is a jump
     within = np.interp(arrival_ns / NS_PER_S, passed_s, ends_s)
     last = np.flatnonzero(rates)[-1]
@@ -64,7 +66,7 @@ def part_of(arrival_ns: Ints, mean_rate_per_s: float, parts: Sequence[DriftPart]
     """Return the part in which each request arrives."""
     run_s = len(arrival_ns) / mean_rate_per_s
     shares = np.array([part.share for part in parts])
-    ends_s = np.cumsum(shares / shares.sum()) * run_s
+    ends_s = np.cumsum(shares / total(shares)) * run_s
     return np.minimum(np.searchsorted(ends_s, arrival_ns / NS_PER_S, "right"), len(parts) - 1)
 
 
@@ -88,12 +90,13 @@ def drifting_lengths(drawn: Ints, part: Ints, drift: Sequence[DriftPart], key: s
         wanted = drawn.copy()
         for number, (aim, here) in enumerate(zip(aims, parts, strict=True)):
             if aim is not None:
-                places = uniform[here] ** table.exponent(aim, f"{_KEY}.{number}.{key}") * len(ranked)
+                exponent = table.exponent(aim, f"{_KEY}.{number}.{key}")
+                places = power(uniform[here], exponent) * len(ranked)
                 wanted[here] = ranked[np.minimum(places.astype(np.int64), len(ranked) - 1)]
         found = np.empty_like(drawn)
         found[np.lexsort((ties, wanted))] = ranked
         aims = [
-            None if aim is None or mean is None else _corrected(aim, mean, float(found[here].mean()), ranked)
+            None if aim is None or mean is None else _corrected(aim, mean, mean_of(found[here]), ranked)
             for aim, mean, here in zip(aims, means, parts, strict=True)
         ]
     return found
@@ -109,12 +112,13 @@ class _Means:
     """The mean of the lengths at quantiles u**a, as a table over the exponent a."""
 
     def __init__(self, ranked: Ints) -> None:
-        self._exponents = np.geomspace(*_EXPONENTS, _TABLE)
+        least, most = log(_EXPONENTS).tolist()
+        self._exponents = exp(np.linspace(least, most, _TABLE))
         thinned = ranked[np.linspace(0, len(ranked) - 1, min(len(ranked), _THINNED)).astype(np.int64)]
         uniform = (np.arange(len(thinned)) + 0.5) / len(thinned)
-        places = (uniform[None, :] ** self._exponents[:, None] * len(thinned)).astype(np.int64)
-        self._means = thinned[places].mean(axis=1)
-        self._mean, self._count = float(ranked.mean()), len(ranked)
+        places = (power(uniform[None, :], self._exponents[:, None]) * len(thinned)).astype(np.int64)
+        self._means = thinned[places].sum(axis=1) / len(thinned)
+        self._mean, self._count = mean_of(ranked), len(ranked)
 
     def exponent(self, mean: float, key: str) -> float:
         """Return the exponent with which the lengths have this mean, or come nearest to it."""

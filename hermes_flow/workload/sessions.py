@@ -10,6 +10,7 @@ from hermes_flow.config.schema import SessionsWorkload
 from hermes_flow.errors import ConfigError
 from hermes_flow.program.prefixes import SessionPrefixes
 from hermes_flow.program.requests import Requests
+from hermes_flow.program.same_bits import power
 from hermes_flow.program.units import Ints
 from hermes_flow.workload.adapters import adapter_names, drawn_adapters
 from hermes_flow.workload.arrivals import Load, parse_arrivals
@@ -124,6 +125,6 @@ def _system_prompts(workload: SessionsWorkload, sessions: int, seed: int) -> tup
         return np.zeros(sessions, np.int64), np.zeros(sessions, np.int64)
     count = workload.system_prompts
     lengths = _lengths(workload, "system_prompt_tokens", count, "system_prompt_lengths", seed)
-    upto = np.cumsum(np.arange(1, count + 1, dtype=np.float64) ** -workload.system_prompt_skew)
+    upto = np.cumsum(power(np.arange(1, count + 1), -workload.system_prompt_skew))
     drawn = np.searchsorted(upto, stream(seed, "system_prompts").random(sessions) * upto[-1], side="right")
     return drawn.astype(np.int64), lengths[drawn]

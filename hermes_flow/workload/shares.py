@@ -20,7 +20,7 @@ def check_shares(shares: Mapping[str, float], key: str, entry: str = "") -> None
         if not (math.isfinite(share) and share >= 0):
             place = f"{key}.{name}.{entry}" if entry else f"{key}.{name}"
             raise ConfigError(place, f"{share:g} is not valid; expected a share from 0 to 1")
-    if abs(sum(shares.values()) - 1.0) > 1e-9:
+    if abs(math.fsum(shares.values()) - 1.0) > 1e-9:
         listed = ", ".join(f"{share:g}" for share in shares.values())
         which = f"in {entry}, {listed}," if entry else listed
         raise ConfigError(key, f"the shares {which} do not add up to 1")

@@ -88,7 +88,7 @@ def as_steps(rows: Rows) -> Steps:
 
 
 def _octave(size: float) -> int:
-    return int(np.log2(size + 1.0))
+    return int(np.frexp(size + 1.0)[1]) - 1
 
 
 def _spread(sizes: Floats, rows: Floats) -> tuple[Ints, Floats]:
@@ -99,7 +99,7 @@ def _spread(sizes: Floats, rows: Floats) -> tuple[Ints, Floats]:
     if len(sizes) <= _MOST_STEPS:
         return np.arange(len(sizes)), rows
     _, which, counts = np.unique(
-        np.log2(sizes + 1.0).astype(np.int64), axis=0, return_inverse=True, return_counts=True
+        np.frexp(sizes + 1.0)[1] - 1, axis=0, return_inverse=True, return_counts=True
     )
     share = 1
     while np.minimum(counts, share + 1).sum() <= _MOST_STEPS:

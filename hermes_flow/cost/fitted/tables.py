@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -243,7 +244,7 @@ class _Reader:
             sizes[0, index] = len(chunks)
             sizes[1, index] = sum(tokens for tokens, _ in chunks)
             sizes[2, index] = sum(context for _, context in chunks)
-            sizes[3, index] = sum(tokens * (context + 0.5 * tokens) for tokens, context in chunks)
+            sizes[3, index] = math.fsum(tokens * (context + 0.5 * tokens) for tokens, context in chunks)
             if sizes[1, index] != columns["prefill_tokens"][index]:
                 told = (
                     f"{sizes[1, index]:,.0f} tokens, prefill_tokens {columns['prefill_tokens'][index]:,.0f}"

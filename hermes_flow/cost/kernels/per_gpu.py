@@ -19,6 +19,7 @@ from hermes_flow.cost.kernels.source import USEFUL, table_files, useful
 from hermes_flow.cost.kernels.table import Floats, Table, problem, read_table
 from hermes_flow.cost.model import Deployment
 from hermes_flow.cost.router import wide_peak, wide_router_s
+from hermes_flow.program.same_bits import power
 from hermes_flow.program.units import FLOPS_PER_TFLOPS, S_PER_US, US_PER_MS, gb_to_bytes
 
 _DTYPES = {"bf16": ("bfloat16",), "fp8": ("fp8", "fp8_block")}
@@ -151,7 +152,7 @@ class PerGPU:
         scale = 1.0
         if not ((outs == out) & (ins == wide)).any():
             near = ins[outs == out]
-            other = float(near[np.argmin(np.abs(np.log(near / wide)))])
+            other = float(near[np.argmin(np.maximum(near / wide, wide / near))])
             self.findings.remark(
                 f"no product of width {out:,.0f} and depth {wide:,.0f}: as depth {other:,.0f}"
             )
@@ -217,7 +218,7 @@ class PerGPU:
             # Evenly spread, few tokens draw all the experts they can; drawn at random they draw fewer, whose
             # weights take as long as those of the tokens that would draw so many evenly.
             enough = experts.count / experts.per_token
-            drawn = experts.count * (1.0 - (1.0 - experts.per_token / experts.count) ** tokens)
+            drawn = experts.count * (1.0 - power(1.0 - experts.per_token / experts.count, tokens))
             beyond = total - curve.at(np.array([enough]))[0]
             total = curve.at(drawn / experts.per_token) + np.where(tokens > enough, beyond, 0.0)
         router = Gemm("router", model.hidden_size, experts.count)

@@ -6,6 +6,7 @@ collectives not.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from hermes_flow.cost.kernels.reduce import (
 from hermes_flow.cost.kernels.source import USEFUL, table_files, useful
 from hermes_flow.cost.kernels.table import Floats, Table, problem, read_table
 from hermes_flow.cost.model import Deployment
+from hermes_flow.program.same_bits import power
 from hermes_flow.program.units import US_PER_S, gb_to_bytes
 
 _ONCE = ("embedding", "final_layernorm")
@@ -159,7 +161,7 @@ class PerLayer:
             gemms += mlp_gemms(model, model.intermediate_size, tensor_parallel)
             names += ["gate_up_proj", "down_proj"]
         size = sum(gemm.parameters for gemm in gemms) * BYTES.get(model.precision.weights, 2.0)
-        measured = sum(float(curves[name].times[0]) for name in names if name in curves)
+        measured = math.fsum(float(curves[name].times[0]) for name in names if name in curves)
         least = size / gb_to_bytes(self.deployment.hardware.bandwidth_gb_s) * US_PER_S
         if not 0.7 < measured / least < 20.0:
             raise problem(
@@ -174,14 +176,14 @@ class PerLayer:
         assert experts is not None
         table = self._read("moe", ("tokens", "activated_experts"))
         sizes, drawn = table.numbers["tokens"], table.numbers["activated_experts"]
-        expected = experts.count * (1.0 - (1.0 - experts.per_token / experts.count) ** tokens)
+        expected = experts.count * (1.0 - power(1.0 - experts.per_token / experts.count, tokens))
         axis = np.unique(sizes)
         rows = {size: self._by_experts(table.where(sizes == size)) for size in axis.tolist()}
         self.findings.check_range("tokens of experts", tokens[1:], 0.0, float(axis[-1]))
         self.findings.check_range("activated experts", expected[1:], 0.0, float(drawn.max()))
         total = np.zeros_like(tokens)
         for index, (count, wanted) in enumerate(zip(tokens.tolist(), expected.tolist(), strict=True)):
-            total[index] = sum(
+            total[index] = math.fsum(
                 share * float(rows[size].at(np.array([wanted]))[0]) for size, share in bracket(axis, count)
             )
         return total

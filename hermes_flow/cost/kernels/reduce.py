@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from hermes_flow.cost.kernels.table import Floats
+from hermes_flow.cost.triangular import least_squares
+from hermes_flow.program.same_bits import mean, total
 
 # Half lengths tried: from none (the rate of pairs is constant) to beyond any that was found on a GPU.
 _HALF_LENGTHS = (0, 50, 100, 150, *range(200, 1000, 100), *range(1000, 3001, 200))
@@ -42,7 +44,7 @@ class Misfit:
     def of(cls, found: Floats, measured: Floats) -> Misfit:
         """Compare the form's values with the measured ones."""
         errors = np.abs(found / measured - 1.0)
-        return cls(len(measured), float(errors.mean()), float(errors.max()))
+        return cls(len(measured), mean(errors), float(errors.max()))
 
     def __str__(self) -> str:
         return f"{100 * self.mean:.1f} % off on average, at most {100 * self.worst:.0f} %, of {self.points:,} points"
@@ -113,7 +115,7 @@ def prefill_form(points: PrefillPoints) -> PrefillForm:
         launch, pair, *rest = _fit(columns, measured, scale=np.sqrt(measured)).tolist()
         form = PrefillForm(launch, pair, float(half), rest[0] if rest else 0.0, Misfit(0, 0.0, 0.0))
         found = form.at(chunk, past)
-        error = float((np.square(found - measured) / measured).sum())
+        error = total(np.square(found - measured) / measured)
         if best is None or error < best[0]:
             best = (error, replace(form, misfit=Misfit.of(found, measured)))
     assert best is not None
@@ -126,9 +128,17 @@ def _fit(columns: list[Floats], measured: Floats, scale: Floats) -> Floats:
     kept = list(range(len(columns)))
     weights = np.zeros(len(columns))
     while kept:
-        found = np.linalg.lstsq(matrix[:, kept], measured / scale, rcond=None)[0]
+        found = _least_squares(matrix[:, kept], measured / scale)
         if found.min() >= 0.0:
             weights[kept] = found
             break
         kept.pop(int(np.argmin(found)))
     return weights
+
+
+def _least_squares(matrix: Floats, target: Floats) -> Floats:
+    """Return the weights with the least squared error; where many fit as well, the smallest of them, by BLAS."""
+    found = least_squares(matrix, target)
+    if found is None:
+        found = np.asarray(np.linalg.lstsq(matrix, target, rcond=None)[0], dtype=np.float64)
+    return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from hermes_flow.config.convert import child
@@ -10,6 +9,7 @@ from hermes_flow.config.quantities import Sequences, Vectors, Width
 from hermes_flow.cost.retrieval.index import Parallel, index_variants, require_at_most, require_positive
 from hermes_flow.cost.retrieval.index_operations import FLOAT_BYTES, Operator, Select, Walk
 from hermes_flow.errors import ConfigError
+from hermes_flow.program.same_bits import log, power
 
 # Vectors compared with = SCALE · ef_search^EF · links^LINKS · ln(vectors)^VECTORS: least squares of the logarithms
 # of what faiss counted in graphs of 10 to 100 thousand synthetic vectors (docs/retrieval.md).
@@ -69,6 +69,7 @@ class Hnsw:
         if self.distances is not None:
             return self.distances
         kept = max(self.ef_search, self.neighbors)
-        logarithm = math.log(max(self.vectors, math.e))
-        estimate = _SCALE * math.pow(kept, _EF) * math.pow(self.links, _LINKS) * math.pow(logarithm, _VECTORS)
+        sizes = (kept, self.links, max(1.0, float(log(self.vectors))))
+        each = power(sizes, (_EF, _LINKS, _VECTORS)).tolist()
+        estimate: float = _SCALE * each[0] * each[1] * each[2]
         return min(self.vectors, estimate)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from hermes_flow.config.convert import child
@@ -28,13 +29,13 @@ class Host:
 
     def scan_s(self, size: float, footprint: float) -> float:
         """Return the seconds one core takes with ``size`` bytes of vectors, in order, out of ``footprint``."""
-        return sum(
+        return math.fsum(
             share * size / (level.scan_gb_s * BYTES_PER_GB) for level, share in self._shares(footprint)
         )
 
     def gather_s(self, vectors: float, size: float, footprint: float) -> float:
         """Return the seconds to read vectors at given places; raises ConfigError if the figure is unknown."""
-        return sum(
+        return math.fsum(
             share
             * (
                 vectors * level.gather_ns * S_PER_NS
@@ -46,12 +47,12 @@ class Host:
     def walk_s(self, vectors: float, size: float, footprint: float) -> float:
         """Return the seconds for vectors that lead to one another; raises ConfigError as ``gather_s`` does."""
         shares = self._shares(footprint)
-        latency = sum(share * self._known(level, "walk_ns") * S_PER_NS for level, share in shares)
+        latency = math.fsum(share * self._known(level, "walk_ns") * S_PER_NS for level, share in shares)
         return vectors * latency + self.scan_s(size, footprint)
 
     def memory_share(self, footprint: float) -> float:
         """Return which share of the bytes read of ``footprint`` comes from memory, past all caches."""
-        return sum(share for level, share in self._shares(footprint) if level.fits_mb is None)
+        return math.fsum(share for level, share in self._shares(footprint) if level.fits_mb is None)
 
     def code_s(self, size: float) -> float:
         """Return the seconds for ``size`` bytes of codes; raises ConfigError where the figure is unknown."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 from hermes_flow.cost.retrieval.host import Host
+from hermes_flow.program.same_bits import log
 from hermes_flow.program.units import BYTES_PER_GB, S_PER_NS
 
 FLOAT_BYTES = 4
@@ -281,7 +282,7 @@ class Select:
         kept = min(self.kept, self.candidates)
         if not kept:
             return 0.0
-        return kept * (1.0 + math.log(self.candidates / kept)) * max(1.0, math.log2(kept))
+        return kept * (1.0 + float(log(self.candidates / kept))) * max(1.0, float(log(kept)) / math.log(2.0))
 
     def core_s(self, host: Host, batch: int) -> float:
         """Return the time of the heap."""

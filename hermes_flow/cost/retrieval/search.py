@@ -41,12 +41,12 @@ class Demand:
     @property
     def busy_s(self) -> float:
         """The shortest possible time in seconds, with all the bandwidth that its cores can use."""
-        return self.overhead_s + sum(phase.busy_s for phase in self.phases)
+        return self.overhead_s + math.fsum(phase.busy_s for phase in self.phases)
 
     @property
     def bytes(self) -> float:
         """Bytes from memory."""
-        return sum(phase.bytes for phase in self.phases)
+        return math.fsum(phase.bytes for phase in self.phases)
 
     @property
     def peak_bandwidth(self) -> float:
@@ -55,14 +55,14 @@ class Demand:
 
     def seconds(self, bandwidth: float) -> float:
         """Return the time with ``bandwidth`` bytes/s of the memory from beginning to end."""
-        return self.overhead_s + sum(phase.seconds(bandwidth) for phase in self.phases)
+        return self.overhead_s + math.fsum(phase.seconds(bandwidth) for phase in self.phases)
 
 
 def work(index: Index, batch: int) -> Work:
     """Return the bytes and operations of ``batch`` queries; data that all of them read is counted once."""
     parts = index.operators()
-    read = sum(part.bytes * (1 if part.shared else batch) for part in parts)
-    return Work(read, batch * sum(part.flops for part in parts))
+    read = math.fsum(part.bytes * (1 if part.shared else batch) for part in parts)
+    return Work(read, batch * math.fsum(part.flops for part in parts))
 
 
 def demand(index: Index, batch: int, host: Host, cores: int | None = None) -> Demand:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -154,4 +155,4 @@ def _other_stages(program: Program, shares: Mapping[str, float]) -> dict[str, tu
 
 def _before(metric: str, others: Mapping[str, tuple[float, bool]]) -> float:
     """Return the share of E2E that the other stages take in a metric: those before the answer for TTFT."""
-    return sum(share for share, early in others.values() if early or metric == "e2e")
+    return math.fsum(share for share, early in others.values() if early or metric == "e2e")

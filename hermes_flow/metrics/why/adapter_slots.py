@@ -7,6 +7,7 @@ import numpy as np
 from hermes_flow.metrics.fleets import mean_clients
 from hermes_flow.metrics.why.loads import arrival_span_s
 from hermes_flow.program.pools import AdapterSpec
+from hermes_flow.program.same_bits import exp, total
 from hermes_flow.program.units import NS_PER_S
 from hermes_flow.recording.client_states import SERVING
 from hermes_flow.recording.recording import Recording
@@ -30,5 +31,5 @@ def slots_gain(recording: Recording, pool: int, adapters: AdapterSpec) -> float:
     clients = max(1.0, mean_clients(recording, SERVING)[pool])
     in_service = served_ns / NS_PER_S / span_s / clients
     shares = np.bincount(requests.adapter[requests.adapter >= 0]) / len(requests)
-    different = float((1.0 - np.exp(-in_service * shares)).sum())
+    different = total(1.0 - exp(-in_service * shares))
     return min(1.0, 2 * adapters.slots / max(different, 1e-9))

@@ -9,6 +9,7 @@ from hermes_flow.metrics.why.cause_times import Clients
 from hermes_flow.metrics.why.llm_model import LLMLoad, LLMState, state_of, with_limits
 from hermes_flow.metrics.why.loads import Saturation, llm_load
 from hermes_flow.program.quick_dataclass import dataclass
+from hermes_flow.program.same_bits import log
 
 _MOST = 64.0
 _ROUNDS = 18
@@ -66,9 +67,8 @@ def _value(name: str, bound: dict[str, Any], grown: list[tuple[LLMLoad, LLMState
         return 0.0
     metric, percentile, _ = name.rsplit("_", 2)
     basic = metric.rpartition(".")[2] if metric.startswith(("pipelines.", "classes.")) else metric
-    tail = -math.log(
-        max(1e-3, 1 - float(percentile[1:]) / 100)
-    )  # of an exponential wait, as a multiple of its mean
+    # The percentile of an exponential wait, as a multiple of its mean.
+    tail = -float(log(max(1e-3, 1 - float(percentile[1:]) / 100)))
     value, limit = float(bound["value_s"]), float(bound["limit_s"])
     steps, added = 1.0, 0.0
     for load, now, then in grown:

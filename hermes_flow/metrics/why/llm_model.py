@@ -7,10 +7,12 @@ ratios between two settings, which scale measured times; it never replaces a sim
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from hermes_flow.program.pools import LLMClientSpec
 from hermes_flow.program.quick_dataclass import dataclass
+from hermes_flow.program.same_bits import power
 from hermes_flow.program.step_cost import StepCost
 from hermes_flow.program.units import PS_PER_S
 
@@ -103,8 +105,8 @@ def queue_wait_s(service_s: float, servers: float, used: float, span_s: float) -
     the excess of the load over the run.
     """
     steady = min(used, _NEAR)
-    power = (2 * (servers + 1)) ** 0.5 - 1
-    wait: float = service_s * steady**power / (servers * (1 - steady))
+    queued = float(power(steady, math.sqrt(2 * (servers + 1)) - 1))
+    wait: float = service_s * queued / (servers * (1 - steady))
     if used > _NEAR:
         wait += 0.5 * span_s * (1 - _NEAR / used)
     return wait

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from hermes_flow.program.pools import LLMClientSpec
 from hermes_flow.program.quick_dataclass import dataclass
+from hermes_flow.program.same_bits import total
 from hermes_flow.program.units import PS_PER_NS, Ints
 from hermes_flow.recording.recording import STEP_FIELDS, ClientRecord
 
@@ -100,16 +101,16 @@ class Occupancy:
     def running_while_full(self) -> float | None:
         """Return the mean number of sequences while KV memory held others back; None where it never did."""
         weights = self.lengths * self.memory_blocked
-        total = float(weights.sum())
-        return float((weights * self.running).sum()) / total if total > 0 else None
+        whole = total(weights)
+        return total(weights * self.running) / whole if whole > 0 else None
 
     def means(self, begin_ns: float, end_ns: float) -> tuple[float, float]:
         """Return the mean number of sequences and the mean share of the KV memory in use over a window."""
         window = max(end_ns - begin_ns, 1.0)
         clipped = np.diff(np.clip(self.times, begin_ns, end_ns))
         return (
-            float((clipped * self.running).sum()) / window,
-            float((clipped * np.clip(self.kv_share, 0.0, 1.0)).sum()) / window,
+            total(clipped * self.running) / window,
+            total(clipped * np.clip(self.kv_share, 0.0, 1.0)) / window,
         )
 
     def facts(self, begin_ns: float, end_ns: float) -> OccupancyFacts:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from hermes_flow.metrics.fleets import mean_clients
@@ -11,6 +13,7 @@ from hermes_flow.metrics.why.llm_model import LLMLoad, state_of
 from hermes_flow.pools.kind import kind_called
 from hermes_flow.program.pools import Pool
 from hermes_flow.program.quick_dataclass import dataclass
+from hermes_flow.program.same_bits import total
 from hermes_flow.program.units import NS_PER_S
 from hermes_flow.recording.client_states import SERVING
 from hermes_flow.recording.recording import Recording
@@ -54,14 +57,14 @@ def _measured(clients: Clients, pool: int) -> LLMLoad | None:
             over = (record.client[first:last] >= 0) & (record.finish_ns[first:last] >= 0)
             prompt, answer = op.llm.prompt[first:last][over], op.llm.output[first:last][over]
             if op.kv is None:
-                prompts += float(prompt.sum())
+                prompts += int(prompt.sum())
                 if record.cached_tokens is not None:
-                    prompts -= float(np.maximum(record.cached_tokens[first:last][over], 0).sum())
+                    prompts -= int(np.maximum(record.cached_tokens[first:last][over], 0).sum())
             output = answer - 1.0
             tasks += len(output)
             decodes += int((output > 0).sum())
-            outputs += float(output.sum())
-            contexts += float((prompt + 0.5 * output).sum())
+            outputs += total(output)
+            contexts += total(prompt + 0.5 * output)
     span_s = arrival_span_s(recording)
     if not tasks or span_s <= 0:
         return None
@@ -106,8 +109,8 @@ def _fit(clients: Clients, pool: int, context: float) -> float:
     timelines = [clients.facts(pool, index) for index in range(recording.program.pools[pool].count)]
     full = [own.while_full for own in timelines if own.while_full is not None]
     if full:
-        return max(1.0, sum(full) / len(full))
-    shared = sum(own.shared for own in timelines) / len(timelines)
+        return max(1.0, math.fsum(full) / len(full))
+    shared = math.fsum(own.shared for own in timelines) / len(timelines)
     return max(1.0, spec.kv_blocks * spec.block_size / max(1.0, context * shared))
 
 
@@ -121,8 +124,8 @@ def _saturation(clients: Clients, index: int, pool: Pool) -> Saturation:
     if load is not None:
         means = [clients.facts(index, number) for number in range(pool.count)]
         count = mean_clients(recording, SERVING)[index] or 1.0
-        seats = sum(own.running for own in means) / (count * load.seats)
-        memory = sum(own.kv_share for own in means) / count
+        seats = math.fsum(own.running for own in means) / (count * load.seats)
+        memory = math.fsum(own.kv_share for own in means) / count
         return Saturation(seats, memory, state_of(load).load)
     offered = kind_called(pool.client.kind).offered_ns(recording, index, pool.client)
     count = mean_clients(recording, SERVING)[index] or 1.0

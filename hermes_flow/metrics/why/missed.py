@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from hermes_flow.metrics.latency import Latencies
@@ -11,6 +12,7 @@ from hermes_flow.metrics.why.causes import Part
 from hermes_flow.metrics.why.reliefs import Relief, reliefs
 from hermes_flow.metrics.why.windows import window_of
 from hermes_flow.program.quick_dataclass import dataclass
+from hermes_flow.program.same_bits import total
 from hermes_flow.recording.recording import Recording
 
 
@@ -31,7 +33,7 @@ class Missed:
     @property
     def shares(self) -> dict[Part, float]:
         """The share of the late requests' time by part, the largest first."""
-        total = sum(self.seconds.values()) or 1.0
+        total = math.fsum(self.seconds.values()) or 1.0
         ranked = sorted(self.seconds.items(), key=lambda entry: -entry[1])
         return {part: time / total for part, time in ranked if time > 0}
 
@@ -47,7 +49,7 @@ def explain_missed(
         if window is None:
             continue
         times = cause_times(recording, window, clients)
-        seconds = {part: float(values.sum()) for part, values in times.items() if values.any()}
+        seconds = {part: total(values) for part, values in times.items() if values.any()}
         return Missed(name, metric, window.missing, seconds, tuple(reliefs(clients, seconds)))
     return None
 

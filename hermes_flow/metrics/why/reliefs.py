@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Literal, TypeAlias
@@ -50,7 +51,7 @@ class Relief:
 
 def reliefs(clients: Clients, seconds: Mapping[Part, float]) -> list[Relief]:
     """Return all reliefs with their estimated gains, the largest first; ``seconds`` are the measured times."""
-    total = sum(seconds.values())
+    total = math.fsum(seconds.values())
     if total <= 0:
         return []
     found: list[Relief] = []
@@ -70,9 +71,9 @@ def reliefs(clients: Clients, seconds: Mapping[Part, float]) -> list[Relief]:
                 for resource, gain in _llm_gains(load, own, prefills).items()
             ]
             found += _slots(clients, pool, own, total)
-            held = sum(time for part, time in own.items() if part.cause == "held_back")
+            held = math.fsum(time for part, time in own.items() if part.cause == "held_back")
             found += [Relief(pool, "no_wait", held / total)] if held else []
-    moved = sum(time for part, time in seconds.items() if part.cause == "transfer")
+    moved = math.fsum(time for part, time in seconds.items() if part.cause == "transfer")
     if moved > 0:
         found.append(Relief(None, "network", _network_saved(clients) * moved / total))
     return sorted(found, key=lambda relief: -relief.gain)
@@ -80,7 +81,7 @@ def reliefs(clients: Clients, seconds: Mapping[Part, float]) -> list[Relief]:
 
 def _slots(clients: Clients, pool: int, seconds: Mapping[Part, float], total: float) -> list[Relief]:
     """Return what more slots for adapters would save; nothing where nobody waited for one."""
-    waited = sum(time for part, time in seconds.items() if part.cause == "adapters")
+    waited = math.fsum(time for part, time in seconds.items() if part.cause == "adapters")
     spec = clients.spec(pool)
     if not waited or spec is None or spec.adapters is None:
         return []
@@ -130,7 +131,7 @@ def _typical(load: LLMLoad, carried: float) -> LLMState:
     """
     states = [state_of(with_limits(load, rate=carried * part)) for part in _PARTS_OF_PEAK]
     means = {
-        name: sum(getattr(state, name) for state in states) / len(states)
+        name: math.fsum(getattr(state, name) for state in states) / len(states)
         for name in ("decode_s", "mixed_s", "prefill_s")
     }
     return replace(state_of(load), **means)
@@ -172,7 +173,7 @@ def _saved(now: LLMState, then: LLMState, seconds: Mapping[Part, float], prefill
 def _queue_gain(clients: Clients, pool: int, seconds: Mapping[Part, float]) -> float:
     """Return the seconds that one more client of another kind would save: by the change of a queue's mean wait."""
     recording = clients.recording
-    queued = sum(time for part, time in seconds.items() if part.cause == "queue")
+    queued = math.fsum(time for part, time in seconds.items() if part.cause == "queue")
     spec = recording.program.pools[pool].client
     count = max(1, round(mean_clients(recording, SERVING)[pool]))
     span_s = arrival_span_s(recording)
@@ -182,7 +183,7 @@ def _queue_gain(clients: Clients, pool: int, seconds: Mapping[Part, float]) -> f
     if servers is None:
         return 0.5 * queued
     own = [record for record in recording.clients if record.pool == pool]
-    used = sum(record.busy_ns / record.capacity for record in own) * 1e-9 / (count * span_s)
+    used = math.fsum(record.busy_ns / record.capacity for record in own) * 1e-9 / (count * span_s)
     now, then = (
         queue_wait_s(1.0, servers * number, used * count / number, span_s) for number in (count, count + 1)
     )
@@ -200,8 +201,8 @@ def _sharing_gain(clients: Clients, seconds: Mapping[Part, float]) -> float:
     span_ns = max(1.0, arrival_span_s(recording) * NS_PER_S)
     memories = [link for link in recording.links if link.level == "memory"]
     used = max((link.bytes / (link.bytes_per_ns * span_ns) for link in memories), default=0.0)
-    alone = sum(time for part, time in seconds.items() if part.cause == "service")
-    shared = sum(time for part, time in seconds.items() if part.cause == "sharing")
+    alone = math.fsum(time for part, time in seconds.items() if part.cause == "service")
+    shared = math.fsum(time for part, time in seconds.items() if part.cause == "sharing")
     if used > 1:
         return alone / 2 + shared * (1 - max(0.0, used / 2 - 1) / (used - 1))
     used = min(used, shared / (alone + shared))

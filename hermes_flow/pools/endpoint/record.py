@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -67,7 +68,7 @@ def endpoint_summary(records: Sequence[ClientRecord]) -> dict[str, Any]:
         "wait_mean_s": wait_s / calls if calls else None,
         "input_tokens": sum(use.input_tokens for use in uses),
         "output_tokens": sum(use.output_tokens for use in uses),
-        "usd": None if None in spent else sum(usd for usd in spent if usd is not None),
+        "usd": None if None in spent else math.fsum(usd for usd in spent if usd is not None),
     }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from hermes_flow.config.shape import pipeline_ranks
 from hermes_flow.config.shape import whole as all_layers
 from hermes_flow.cost.kv import kv_bytes_per_token, kv_layers, state_bytes_per_sequence
@@ -74,7 +76,7 @@ def kv_capacity(pool: LLMPool) -> KVCapacity:
     parts, adapters = reserved_parts(pool), _adapter_bytes(pool)
     if adapters:
         parts = (*parts, ReservedPart("adapters", adapters))
-    reserved = sum(part.bytes for part in parts)
+    reserved = math.fsum(part.bytes for part in parts)
     draft = _draft_bytes(pool)
     given, aside = pool.kv_blocks is not None, pool.engine.scheduler == "sglang"  # where its states lie
     found = []

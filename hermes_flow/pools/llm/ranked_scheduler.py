@@ -6,6 +6,7 @@ and running requests of its own. A rank without work takes part with a dummy bat
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -55,7 +56,7 @@ class RankedScheduler:
     @property
     def kv_use(self) -> float:
         """The share of the memory of all ranks that sequences hold."""
-        return sum([rank.kv_use for rank in self.ranks]) / len(self.ranks)
+        return math.fsum([rank.kv_use for rank in self.ranks]) / len(self.ranks)
 
     def enqueue(self, sequence: Any) -> None:
         """Give a request that has arrived to a rank."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -86,7 +87,7 @@ def check_room(name: str, pool: MemoryPool, cluster: Cluster, problems: list[str
         return
     if host.hardware.kind != "cpu":  # reported as such
         return
-    kept = sum(tier.capacity_gb for tier in pool.tiers.values() if tier.in_host)
+    kept = math.fsum(tier.capacity_gb for tier in pool.tiers.values() if tier.in_host)
     kept *= -(-pool.count // host.count)
     if kept > host.hardware.memory_gb:
         problems.append(

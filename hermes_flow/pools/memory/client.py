@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from heapq import heappop, heappush
@@ -277,11 +278,11 @@ class MemoryClient(PoolClient):
         """A retrieval of which only the expectation is known: no memory is read, none is shared."""
         tasks = self._tasks
         tasks.loaded[task] = tasks.value("expected_tokens", task)
-        tasks.read[task] = round(sum(lookup.shares) * size)
+        tasks.read[task] = round(math.fsum(lookup.shares) * size)
         for totals, share in zip(self.totals, lookup.shares, strict=True):
             totals.hits += share
             totals.read += round(share * size)
-        self.misses += 1.0 - sum(lookup.shares)
+        self.misses += 1.0 - math.fsum(lookup.shares)
         return tasks.value("expected_ns", task), MISS, 0
 
     def _end(self, task: int, tier: int, now_ns: int) -> None:

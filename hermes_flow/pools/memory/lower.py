@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import cast
@@ -294,7 +295,7 @@ def _lookup(
     tiers = [tier_spec(name, own) for name, own in pool.tiers.items()]
     expected_ns = [
         round(
-            sum(
+            math.fsum(
                 share * (tier.lookup_ns + tier.read_ns(each))
                 for share, tier in zip(shares, tiers, strict=True)
             )
@@ -306,7 +307,7 @@ def _lookup(
         size,
         shares=tuple(shares),
         expected_ns=np.array(expected_ns, dtype=np.int64),
-        expected_tokens=np.rint(sum(shares) * drawn.tokens).astype(np.int64),
+        expected_tokens=np.rint(math.fsum(shares) * drawn.tokens).astype(np.int64),
     )
 
 

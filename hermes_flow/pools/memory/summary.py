@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,8 +17,8 @@ def memory_summary(records: Sequence[ClientRecord]) -> dict[str, Any]:
     lookups that the tier (or any of them) answered, ``peak_bytes`` the most that one such memory held.
     """
     uses: list[StoreUse] = [client.own for client in records]
-    misses = sum(use.misses for use in uses)
-    hits = sum(tier.hits for use in uses for tier in use.tiers)
+    misses = math.fsum(use.misses for use in uses)
+    hits = math.fsum(tier.hits for use in uses for tier in use.tiers)
     lookups = hits + misses
     return {
         "lookups": _count(lookups),
@@ -31,7 +32,7 @@ def memory_summary(records: Sequence[ClientRecord]) -> dict[str, Any]:
 
 
 def _tier(records: list[TierRecord], lookups: float) -> dict[str, Any]:
-    hits = sum(record.hits for record in records)
+    hits = math.fsum(record.hits for record in records)
     return {
         "hits": _count(hits),
         "hit_share": hits / lookups if lookups else None,

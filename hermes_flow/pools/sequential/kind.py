@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -124,7 +125,7 @@ class SequentialKind(PoolKind):
 
     def offered_ns(self, recording: Recording, pool: int, spec: SequentialClientSpec) -> float:
         """Return the time that all cores were busy, as a share of a host."""
-        return sum(own.busy_ns / own.capacity for own in recording.clients if own.pool == pool)
+        return math.fsum(own.busy_ns / own.capacity for own in recording.clients if own.pool == pool)
 
     def record(
         self, pool: int, spec: SequentialClientSpec, client: SequentialClient | SharedDeviceClient

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -187,7 +188,7 @@ def _causes(found: Comparison) -> Iterator[str]:
         "What the time of late requests went into, for the bound that each run misses by most:"
     )
     keys = dict.fromkeys(key for _, why in missing for key in why["causes"])
-    totals = {key: -sum(why["causes"].get(key, 0.0) for _, why in missing) for key in keys}
+    totals = {key: -math.fsum(why["causes"].get(key, 0.0) for _, why in missing) for key in keys}
     rows = []
     for key in sorted(totals, key=lambda key: totals[key]):
         ((what, where, _),) = cause_rows({key: 0.0})

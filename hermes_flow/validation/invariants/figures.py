@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -157,8 +158,8 @@ def _path_shares(run: RunFiles) -> Iterator[Finding]:
         if not isinstance(path, dict):
             continue
         sums = {
-            "shares by stage": sum((path.get("shares") or {}).values()),
-            "shares of queue, transfer and service": sum(
+            "shares by stage": math.fsum((path.get("shares") or {}).values()),
+            "shares of queue, transfer and service": math.fsum(
                 path.get(f"{part}_share") or 0.0 for part in ("queue", "transfer", "service")
             ),
         }

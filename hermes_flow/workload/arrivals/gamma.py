@@ -29,7 +29,7 @@ class Gamma:
 
     def instants_s(self, requests: int, rate_per_s: float, rng: np.random.Generator) -> Seconds:
         """Draw ``requests`` instants with gamma gaps."""
-        variance = self.cv**2
+        variance = self.cv * self.cv
         return instants_of_gaps(rng.standard_gamma(1.0 / variance, requests) * variance, rate_per_s)
 
     def arrivals(self, load: Load, rng: np.random.Generator) -> Arrivals:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hermes_flow.config.quantities import Variation
+from hermes_flow.program.same_bits import DIGITS, exp
 from hermes_flow.workload.arrivals.process import (
     Arrivals,
     Load,
@@ -50,5 +51,6 @@ class Normal:
     def _truncated_mean(self) -> float:
         """The mean of a normal(1, cv) given that it is above 0: 1 + cv·φ(1/cv)/Φ(1/cv)."""
         cut = 1.0 / self.cv
-        density = math.exp(-0.5 * cut**2) / math.sqrt(2.0 * math.pi)
-        return 1.0 + self.cv * density / (0.5 * (1.0 + math.erf(cut / math.sqrt(2.0))))
+        density = float(exp(-0.5 * cut * cut)) / math.sqrt(2.0 * math.pi)
+        above = 0.5 * (1.0 + round(math.erf(cut / math.sqrt(2.0)), DIGITS))
+        return 1.0 + self.cv * density / above

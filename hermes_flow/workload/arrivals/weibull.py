@@ -10,6 +10,7 @@ import numpy as np
 from hermes_flow.config.convert import child
 from hermes_flow.config.quantities import Factor, Variation
 from hermes_flow.errors import ConfigError
+from hermes_flow.program.same_bits import DIGITS, power
 from hermes_flow.workload.arrivals.process import (
     Arrivals,
     Load,
@@ -51,8 +52,9 @@ class Weibull:
     def instants_s(self, requests: int, rate_per_s: float, rng: np.random.Generator) -> Seconds:
         """Draw ``requests`` instants with Weibull gaps."""
         shape = self.shape if self.shape is not None else _shape(self.cv or 1.0)
-        mean = math.gamma(1.0 + 1.0 / shape)
-        return instants_of_gaps(rng.weibull(shape, requests) / mean, rate_per_s)
+        mean = round(math.gamma(1.0 + 1.0 / shape), DIGITS)
+        gaps = power(rng.standard_exponential(requests), 1.0 / shape)  # as rng.weibull draws them
+        return instants_of_gaps(gaps / mean, rate_per_s)
 
     def arrivals(self, load: Load, rng: np.random.Generator) -> Arrivals:
         """Draw the arrivals of ``load``."""
@@ -71,4 +73,4 @@ def _shape(cv: float) -> float:
     for _ in range(_STEPS):
         middle = math.sqrt(low * high)
         low, high = (middle, high) if _cv(middle) > cv else (low, middle)
-    return math.sqrt(low * high)
+    return round(math.sqrt(low * high), DIGITS)

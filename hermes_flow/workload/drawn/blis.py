@@ -5,6 +5,7 @@ https://github.com/inference-sim/inference-sim, docs/reference/workload-spec.md.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -92,9 +93,9 @@ def _clients(path: Path, document: Mapping[str, Any], workload: TraceWorkload) -
         positive(path, client.get("rate_fraction"), f"clients.{place}.rate_fraction")
         for place, client in enumerate(clients)
     ]
-    if abs(sum(shares) - 1.0) > 1e-6:
+    if abs(math.fsum(shares) - 1.0) > 1e-6:
         raise TraceError(
-            str(path), None, f"the rate_fraction of all clients add up to {sum(shares):g}; expected 1"
+            str(path), None, f"the rate_fraction of all clients add up to {math.fsum(shares):g}; expected 1"
         )
     count, horizon = document.get("num_requests") or 0, document.get("horizon") or 0
     if not count and not horizon:

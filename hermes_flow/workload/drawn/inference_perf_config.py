@@ -88,7 +88,7 @@ def stages_of(stages: list[dict[str, Any]], pause_s: float) -> tuple[dict[str, A
         if spaced and pause_s > 0:
             spaced.append({"rate_per_s": 0.0, "duration_s": pause_s})
         spaced.append(stage)
-    expected = sum(stage["rate_per_s"] * stage["duration_s"] for stage in stages)
+    expected = math.fsum(stage["rate_per_s"] * stage["duration_s"] for stage in stages)
     return {"process": "stages", "stages": spaced}, math.ceil(2.0 * expected) + 100
 
 

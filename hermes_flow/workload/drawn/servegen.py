@@ -68,7 +68,7 @@ class ServeGen:
         traces = sorted(path.glob(f"chunk-*{_TRACE}"), key=_chunk) if path.is_dir() else [path]
         begin, end = _span(workload)
         clients = [(trace, _windows(trace, begin, end)) for trace in traces]
-        expected = sum(
+        expected = math.fsum(
             (window.end_s - window.begin_s) * window.rate_per_s
             for _, windows in clients
             for window in windows

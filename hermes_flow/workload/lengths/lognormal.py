@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import statistics
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,8 +10,11 @@ import numpy as np
 from hermes_flow.config.convert import child
 from hermes_flow.config.quantities import Size, Variation
 from hermes_flow.errors import ConfigError
+from hermes_flow.program.same_bits import exp, log, log1p
 from hermes_flow.workload.lengths.distribution import Values, check_bounds, clipped, length_distributions
 from hermes_flow.workload.number_checks import require_cv, require_positive
+
+_P99 = 2.3263478740408408  # the 99th percentile of the standard normal distribution
 
 
 @length_distributions.register("lognormal")
@@ -51,13 +53,13 @@ class Lognormal:
     def sample(self, count: int, rng: np.random.Generator, whole: bool) -> Values:
         """Draw ``count`` values; those beyond a bound are set to it."""
         mu, sigma = self._log_scale()
-        return clipped(np.exp(mu + sigma * rng.standard_normal(count)), self.min, self.max)
+        return clipped(exp(mu + sigma * rng.standard_normal(count)), self.min, self.max)
 
     def _log_scale(self) -> tuple[float, float]:
         """Mean and standard deviation of the logarithm."""
         if self.mean is not None and self.cv is not None:
-            variance = math.log1p(self.cv**2)
-            return math.log(self.mean) - 0.5 * variance, math.sqrt(variance)
+            variance = float(log1p(self.cv * self.cv))
+            return float(log(self.mean)) - 0.5 * variance, math.sqrt(variance)
         assert self.median is not None
         assert self.p99 is not None
-        return math.log(self.median), math.log(self.p99 / self.median) / statistics.NormalDist().inv_cdf(0.99)
+        return float(log(self.median)), float(log(self.p99 / self.median)) / _P99

@@ -6,6 +6,7 @@ itls after its first token.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -66,7 +67,7 @@ def _row(lists: dict[str, list[Any]], place: int, arrival_ns: int | None, line: 
     gaps = lists["itls"][place] if "itls" in lists else None
     e2e = None
     if isinstance(gaps, Sequence) and (len(gaps) or written == 1):
-        e2e = ttft + sum(_gap(gap) for gap in gaps)
+        e2e = ttft + math.fsum(_gap(gap) for gap in gaps)
     return Row(asked, written, arrival_ns, ttft_ns=ns(ttft), e2e_ns=ns(e2e), line=line)
 
 

@@ -20,6 +20,7 @@ import numpy as np
 from benchmarks import silicon
 from benchmarks.edited_engine import with_engine
 from benchmarks.processes import ROOT
+from benchmarks.silicon_gpus import constants_of
 from hermes_flow.validation.replay import Edit
 
 TRIED = (0.15, 0.2, 0.25, 0.3, 0.4, 0.6)  # of the bandwidth
@@ -91,7 +92,7 @@ def moving_at(share: float) -> Edit:
 
 def left_out(row: dict[str, Any]) -> Edit | None:
     """Return what gives a run the rate that is fitted without its model, or None for a run without such a fit."""
-    if (row["backend"], row["system"]) != FITTED_ON:
+    if (row["backend"], constants_of(row["system"])) != FITTED_ON:
         return None
     share = WITHOUT_MODEL.get(silicon.model_of(row))
     return None if share is None else moving_at(share)

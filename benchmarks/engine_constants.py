@@ -29,6 +29,7 @@ from benchmarks import silicon
 from benchmarks.edited_engine import with_engine
 from benchmarks.left_out import without
 from benchmarks.processes import ROOT
+from benchmarks.silicon_gpus import SIBLINGS, constants_of
 from benchmarks.silicon_layouts import layout
 from hermes_flow.config.hardware_measurements import EngineOverhead
 from hermes_flow.validation.replay import Edit
@@ -92,6 +93,7 @@ def chosen(rows: Sequence[dict[str, Any]], engine: str) -> list[dict[str, Any]]:
         for row in silicon.covered(rows)[0]
         if row["backend"] == engine
         and silicon.is_recorded(row)
+        and row["system"] not in SIBLINGS
         and row["isl"] == PROMPT
         and (silicon.users(row) or 0) <= MOST_USERS
         and layout(row).data == 1  # ranks of attention launch their experts apart
@@ -135,7 +137,7 @@ def left_out(row: dict[str, Any]) -> Edit | None:
     found = fitted().get((row["backend"], family(row)))
     if model.experts is None or found is None:
         return None
-    return launching_in(found.get(row["system"], found[OTHERS]))
+    return launching_in(found.get(constants_of(row["system"]), found[OTHERS]))
 
 
 def gpu_left_out(row: dict[str, Any]) -> Edit:

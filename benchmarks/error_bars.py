@@ -33,10 +33,11 @@ FEWEST = 10  # runs of a group that a prediction is compared with
 FEWEST_RUNS = {"maker": 5, "apart": 3}  # where there are only a few; else FEWEST
 BUSY = 0.45  # of the work that the busiest pool could do: as in hermes_flow/metrics/error_bars/bars.py
 FOUND = 0.05  # of the prompt tokens: as in hermes_flow/metrics/error_bars/bars.py
-KINDS = ("same", "other", "kernels", "none", "maker", "apart", "apart elsewhere")
+KINDS = ("same", "other", "kernels", "sibling", "none", "maker", "apart", "apart elsewhere")
 UNSEEN = {  # by a prediction of the kind; else the run
     "other": ("model",),
     "kernels": ("hardware",),
+    "sibling": ("hardware",),
     "none": ("hardware",),
     "maker": ("hardware",),
     "apart elsewhere": ("engine", "hardware"),
@@ -237,6 +238,7 @@ def _kinds(row: LeftOutRow) -> tuple[str, ...]:
         "model": ("other",),
         "gpu": ("none",),
         "serving": ("same", "other", "kernels"),
+        "sibling": ("same", "other", "sibling"),
     }.get(row.left_out, ())
 
 
@@ -250,7 +252,7 @@ def _places(kind: Kind, row: LeftOutRow) -> list[tuple[str, dict[str, tuple[str,
     if kind.name == "apart elsewhere":
         return [("apart", {ALL: within})]
     if kind.name == "same":
-        alone = row.left_out == "serving"
+        alone = row.left_out in ("serving", "sibling")
         return [
             (
                 f"{served}/{row.model}" if alone else f"{served}/same",

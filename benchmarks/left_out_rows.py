@@ -1,8 +1,8 @@
 """Collects the error of every prediction of a measured run that was made without that run, its model or its GPU.
 
-``python -m benchmarks.left_out_rows [--data DATA] [--check]`` simulates them (about ten minutes on one core) and
-writes ``benchmarks/left_out_rows.csv``, or compares with it. ``benchmarks.error_bars`` makes the error bars of
-predictions from that table.
+``python -m benchmarks.left_out_rows [--data DATA] [--check]`` simulates them (about a quarter of an hour on one core)
+and writes ``benchmarks/left_out_rows.csv``, or compares with it. ``--gpus gb200 b300_sxm`` simulates only the
+benchmark runs on these GPUs again. ``benchmarks.error_bars`` makes the error bars of predictions from that table.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from benchmarks import engine_constants, fits_left_out, published, silicon, sili
 from benchmarks.left_out import Constants, without
 from benchmarks.measured_runs import aggregate, disaggregated, more, per_request, rtx
 from benchmarks.processes import ROOT
+from benchmarks.silicon_gpus import SIBLINGS
 from hermes_flow.pools.llm.evidence import special_features
 from hermes_flow.pools.llm.schema import LLMPool
 from hermes_flow.validation.compare import Compared, compare
@@ -41,9 +42,9 @@ class LeftOutRow:
     """The errors of one prediction.
 
     ``left_out`` names what the constants were made without: the run, its model, its GPU, the serving runs of its GPU
-    (``serving``; and its model, where SGLang's or TensorRT-LLM's launches of prompts are fitted to it), all
-    accelerators of its maker (``maker``), or nothing because no run like it was ever used
-    (``never``). ``hit_share`` is the share of prompt
+    (``serving``; and its model, where SGLang's or TensorRT-LLM's launches of prompts are fitted to it), these and the
+    kernels of its GPU, which has those of another of its architecture (``sibling``), all accelerators of its maker
+    (``maker``), or nothing because no run like it was ever used (``never``). ``hit_share`` is the share of prompt
     tokens that a prefix cache holds, ``work`` the arriving work as a share of what the busiest pool can do. The
     errors are measured / simulated of the means. ``special`` is what few runs have (see ``special_features``).
     """
@@ -68,9 +69,16 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
     parser.add_argument("--check", action="store_true", help="compare with the table, write nothing")
     parser.add_argument("--silicon", action="store_true", help="simulate only the benchmark runs again")
+    parser.add_argument(
+        "--gpus", nargs="+", default=[], help="simulate only the benchmark runs on these again"
+    )
     options = parser.parse_args()
     if options.silicon:
         _write([*(row for row in read() if not _is_silicon(row)), *_all_silicon(options.data)])
+        return
+    if options.gpus:
+        others = [row for row in read() if not _is_silicon(row) or row.hardware not in options.gpus]
+        _write([*others, *_all_silicon(options.data, options.gpus)])
         return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -199,18 +207,22 @@ def _is_mixture(model: str) -> bool:
 
 
 def _is_silicon(row: LeftOutRow) -> bool:
-    return row.left_out in ("serving", "gpu", "never") and row.run.endswith(" users")
+    return row.left_out in ("serving", "sibling", "gpu", "never") and row.run.endswith(" users")
 
 
-def _all_silicon(data: Path) -> list[LeftOutRow]:
+def _all_silicon(data: Path, gpus: Sequence[str] = ()) -> list[LeftOutRow]:
+    """Return the benchmark runs, or those on these GPUs."""
     rows = silicon.read(data)
-    return [*_silicon(silicon.covered(rows)[0]), *apart_rows(silicon_apart.covered(rows))]
+    together, apart = silicon.covered(rows)[0], silicon_apart.covered(rows)
+    if gpus:
+        together, apart = ([row for row in each if row["system"] in gpus] for each in (together, apart))
+    return [*_silicon(together), *apart_rows(apart)]
 
 
 def _silicon(rows: Sequence[dict[str, Any]]) -> list[LeftOutRow]:
     found = []
     for row in rows:
-        found.append(_silicon_row("serving", row))
+        found.append(_silicon_row("sibling" if row["system"] in SIBLINGS else "serving", row))
         if silicon.is_recorded(row):
             found.append(_silicon_row("gpu", row))
     return [row for row in found if row is not None]

@@ -19,6 +19,7 @@ import hermes_flow as hf
 from benchmarks.silicon_checkpoints import CHECKPOINTS, Checkpoint, checkpoint
 from benchmarks.silicon_drafting import UNDRAFTED, may_draft
 from benchmarks.silicon_engines import with_scheduler
+from benchmarks.silicon_gpus import devices_of_a_node
 from benchmarks.silicon_layouts import INFERENCEMAX as INFERENCEMAX
 from benchmarks.silicon_layouts import layout, users
 from benchmarks.silicon_settings import Settings, measured, settings
@@ -29,8 +30,7 @@ from hermes_flow.pools.llm.schema import LLMPool
 from hermes_flow.stages.tokenize import Tokenize
 from hermes_flow.validation.replay import Edit
 
-SYSTEMS = ("a100_sxm", "b200_sxm", "h100_sxm", "h200_sxm")
-DEVICES_OF_A_NODE = 8
+SYSTEMS = ("a100_sxm", "b200_sxm", "b300_sxm", "gb200", "h100_sxm", "h200_sxm")
 SHORTEST = 0.8  # of the stated lengths
 # Mean tokens of the prompts of the runs that ingest_ms is fitted to. Servers turn text into tokens before a request
 # is scheduled, and that takes longer for a longer prompt
@@ -137,7 +137,11 @@ def why_not(row: dict[str, Any]) -> str | None:
     found = layout(row)
     if users(row) != row["batch_size"] * max(1, row["attention_dp_size"] or 1) and not is_recorded(row):
         return "number of users does not fit the layout"
-    if found.devices > DEVICES_OF_A_NODE:
+    if system == "gb200" and is_recorded(
+        row
+    ):  # InferenceMAX ran nothing else on it in 2025, as 4 + 32 devices
+        return "prefill and decode apart, with the devices of both in one number"
+    if found.devices > devices_of_a_node(system):
         return "more devices than a node has"
     if not found.spread_alone:
         return "experts cut and spread at once"

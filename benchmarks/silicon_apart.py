@@ -22,6 +22,7 @@ from benchmarks.silicon import Found
 from benchmarks.silicon_apart_layouts import Apart, Side, may_draft, published, stated
 from benchmarks.silicon_apart_settings import SideSettings, decode_settings, prefill_settings
 from benchmarks.silicon_checkpoints import checkpoint
+from benchmarks.silicon_gpus import BLACKWELL, RACK, devices_of_a_node
 from benchmarks.silicon_layouts import users
 from hermes_flow.config.schema import Hardware
 from hermes_flow.errors import HermesFlowError
@@ -32,7 +33,6 @@ from hermes_flow.validation.replay import Edit
 REQUESTS_PER_USER = 10
 MOST_USERS = 2100  # one run with more takes minutes
 SYSTEMS = (*silicon.SYSTEMS, "gb300")
-_BLACKWELL = ("b200_sxm", "gb300")
 _ENGINES = {"sglang": "sglang", "trtllm": "tensorrt_llm", "vllm": "vllm"}
 
 
@@ -125,18 +125,16 @@ def config(row: dict[str, Any]) -> hf.Config:
 def _overrides(row: dict[str, Any], load: int) -> list[str]:
     what = checkpoint(row)
     assert what is not None
-    kv = "fp8" if row["backend"] == "trtllm" or row["system"] in _BLACKWELL else "bf16"
-    on = "b200_sxm" if row["system"] in _BLACKWELL else row["system"]
+    kv = "fp8" if row["backend"] == "trtllm" or row["system"] in BLACKWELL else "bf16"
     return [
         *("pipeline=llm", "cluster=disaggregated", "slo=none", "workload=closed_loop"),
         f"engine={scheduler(row)}",
         # With SGLang and TensorRT-LLM the client that decodes delivers the first token
         *(["cluster.first_token=decode"] if scheduler(row) == "vllm" != row["backend"] else []),
         "network.nodes_per_rack=64",
-        # All GPUs of a GB300 NVL72 are in one NVLink domain
-        *(["network.devices_per_node=72"] if row["system"] == "gb300" else []),
+        *(["network=nvl72"] if devices_of_a_node(row["system"]) == RACK else []),
         f"model={what.model}",
-        *(f"model.precision.{name}" for name in what.precision_on(on)),
+        *(f"model.precision.{name}" for name in what.precision_on(row["system"])),
         f"model.precision.kv_cache={kv}",
         *([] if row["backend"] == "vllm" else ["model.sampling.sorted=false"]),
         f"hardware={row['system']}",

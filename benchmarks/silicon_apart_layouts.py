@@ -5,7 +5,11 @@ the number of clients nor what is cut and what is copied. InferenceMAX's configu
 number of users (github.com/SemiAnalysisAI/InferenceX, .github/configs/nvidia-master.yaml, commits 48f302c and
 0004cf5, and the recipes of srt-slurm that it names). Such a row is taken where one configuration without drafting has
 its engine, GPU, precision, lengths and users. Where one that drafts has them too, the day must have two times per
-token, and the longer one is that without drafting (1.27 to 2 times as long).
+token, and the longer one is that without drafting (1.27 to 2 times as long). Rows of TensorRT-LLM on GB200 and B300
+state the devices of a client that decodes, which tell configurations of the same users apart. Where several remain,
+the row is not taken. Rows of Kimi K2.5 with vLLM on GB200 state ranks of attention as devices that it is cut over:
+their recipes (NVIDIA/srt-slurm, recipes/vllm/kimi-k2.5) prefill with four ranks, and decode with 16 where as many
+devices do.
 """
 
 from __future__ import annotations
@@ -50,7 +54,8 @@ def _ranks(clients: int, devices: int) -> Side:
 
 _SGLANG, _TRT = ("sglang", "b200_sxm"), ("trtllm", "b200_sxm")
 _H200, _H100 = ("trtllm", "h200_sxm"), ("trtllm", "h100_sxm")
-_GB300 = ("trtllm", "gb300")
+_GB300, _GB200, _B300 = ("trtllm", "gb300"), ("trtllm", "gb200"), ("trtllm", "b300_sxm")
+_SGLANG_GB200 = ("sglang", "gb200")
 _CHAT, _LONG, _THOUGHT = (1024, 1024), (8192, 1024), (1024, 8192)
 # (engine, GPU), precision, (prompt, answer), users without drafting, users that are also drafted for, layout
 _PUBLISHED = (
@@ -79,12 +84,62 @@ _PUBLISHED = (
     (_GB300, "fp8", _LONG, (512,), (), Apart(_ranks(6, 4), _ranks(1, 32))),
     (_GB300, "fp8", _LONG, (), (666,), Apart(_ranks(4, 4), _ranks(1, 16))),
     (_GB300, "fp8", _LONG, (), (1229,), Apart(_ranks(7, 4), _ranks(1, 16))),
+    (_B300, "fp4", _CHAT, (6,), (), Apart(_ranks(1, 2), _tensor(4, 8))),
+    (_B300, "fp4", _CHAT, (5, 10, 15, 25), (), Apart(_ranks(1, 2), _tensor(5, 4))),
+    (_B300, "fp4", _CHAT, (110, 195, 395), (60,), Apart(_ranks(1, 2), _tensor(5, 8))),
+    (_B300, "fp4", _CHAT, (1176,), (), Apart(_ranks(1, 2), _ranks(2, 8))),
+    (_B300, "fp4", _LONG, (4, 63), (), Apart(_ranks(1, 2), _tensor(3, 8))),
+    (_B300, "fp4", _LONG, (12,), (), Apart(_ranks(1, 2), _tensor(4, 4))),
+    (_B300, "fp4", _LONG, (105,), (), Apart(_ranks(1, 2), _tensor(3, 4))),
+    (_B300, "fp4", _LONG, (589,), (), Apart(_ranks(5, 2), _ranks(2, 8))),
+    (_B300, "fp4", _LONG, (1093,), (), Apart(_ranks(6, 2), _ranks(1, 8))),
+    (_B300, "fp4", _LONG, (2048,), (), Apart(_ranks(8, 2), _ranks(1, 8))),
+    (_GB200, "fp4", _CHAT, (5, 96, 192), (12, 24, 48), Apart(_ranks(1, 4), _tensor(4, 8))),
+    (_GB200, "fp4", _CHAT, (666,), (), Apart(_ranks(1, 4), _ranks(1, 32))),
+    (_GB200, "fp4", _THOUGHT, (5,), (7,), Apart(_ranks(1, 4), _tensor(7, 8))),
+    (_GB200, "fp4", _THOUGHT, (60, 135), (), Apart(_ranks(1, 4), _tensor(15, 4))),
+    (_GB200, "fp4", _THOUGHT, (563, 2048), (), Apart(_ranks(1, 4), _ranks(1, 32))),
+    (_GB200, "fp4", _LONG, (5, 44, 76), (12,), Apart(_ranks(1, 4), _tensor(4, 8))),
+    (_GB200, "fp4", _LONG, (333,), (), Apart(_ranks(2, 4), _ranks(1, 32))),
+    (_GB200, "fp4", _LONG, (1229,), (), Apart(_ranks(7, 4), _ranks(1, 32))),
+    (_GB200, "fp8", _CHAT, (3, 27), (), Apart(_ranks(1, 8), _tensor(3, 8))),
+    (_GB200, "fp8", _CHAT, (256, 1127), (), Apart(_ranks(1, 8), _ranks(1, 32))),
+    (_GB200, "fp8", _THOUGHT, (36,), (4,), Apart(_ranks(1, 8), _tensor(4, 8))),
+    (_GB200, "fp8", _THOUGHT, (2048,), (564,), Apart(_ranks(1, 8), _ranks(1, 32))),
+    (_GB200, "fp8", _LONG, (18, 63), (6,), Apart(_ranks(1, 8), _tensor(3, 8))),
+    (_GB200, "fp8", _LONG, (), (333,), Apart(_ranks(2, 8), _ranks(1, 32))),
+    (_GB200, "fp8", _LONG, (615,), (), Apart(_ranks(3, 8), _ranks(1, 16))),
+    (_GB200, "fp8", _LONG, (666,), (), Apart(_ranks(4, 8), _ranks(1, 32))),
+    (_GB200, "fp8", _LONG, (1229,), (), Apart(_ranks(5, 8), _ranks(1, 16))),
+    (_SGLANG_GB200, "fp4", _CHAT, (4, 8, 32, 64), (), Apart(_ranks(1, 4), _ranks(2, 4))),
+    (_SGLANG_GB200, "fp4", _CHAT, (512, 1024, 2048), (), Apart(_ranks(4, 4), _ranks(1, 48))),
+    (_SGLANG_GB200, "fp4", _LONG, (4, 8, 32, 64), (), Apart(_tensor(1, 4, False), _ranks(4, 4))),
+    (_SGLANG_GB200, "fp8", _CHAT, (2, 4, 8, 16, 64, 128), (), Apart(_ranks(1, 4), _ranks(4, 4))),
+    (_SGLANG_GB200, "fp8", _CHAT, (1024, 2048), (), Apart(_ranks(3, 8), _ranks(1, 48))),
+    (_SGLANG_GB200, "fp8", _LONG, (4, 8, 16, 32), (), Apart(_ranks(1, 4), _ranks(1, 4))),
+    (_SGLANG_GB200, "fp8", _LONG, (512, 1024, 2048), (), Apart(_ranks(5, 8), _ranks(1, 32))),
     (_H200, "fp8", _CHAT, (1152,), (), Apart(_ranks(1, 8), _ranks(9, 8))),
     (_H200, "fp8", _CHAT, (1536,), (), Apart(_ranks(1, 8), _ranks(6, 8))),
     (_H100, "fp8", _LONG, (308,), (), Apart(_ranks(2, 16), _ranks(1, 16))),
     (_H200, "fp8", _LONG, (160,), (), Apart(_tensor(2, 8), _tensor(5, 8))),
     (_H200, "fp8", _LONG, (192,), (), Apart(_tensor(2, 8), _ranks(3, 8))),
 )
+_ONE = _tensor(1, 1, False)  # device that prefills
+# gpt-oss-120b, which nobody drafts for: (prompt, answer), users, layout
+_PUBLISHED_GPT_OSS = (
+    (_CHAT, (1, 2, 4, 16, 32, 64, 128), Apart(_ONE, _tensor(1, 4, False))),
+    (_CHAT, (16,), Apart(_ONE, _tensor(4, 2, False))),
+    (_CHAT, (256, 1024, 1536), Apart(_ONE, _ranks(1, 4))),
+    (_CHAT, (256, 512, 1024, 2048), Apart(_ONE, _ranks(1, 2))),
+    (_CHAT, (512, 1024, 2048), Apart(_ONE, _ranks(2, 2))),
+    (_LONG, (1,), Apart(_ONE, _tensor(1, 8, False))),
+    (_LONG, (2, 4, 8, 16, 32, 64), Apart(_ONE, _tensor(1, 4, False))),
+    (_LONG, (128, 512), Apart(_tensor(2, 1, False), _tensor(1, 4, False))),
+    (_LONG, (256, 384), Apart(_tensor(2, 1, False), _tensor(1, 2, False))),
+    (_LONG, (128, 512), Apart(_tensor(2, 1, False), _ranks(1, 2))),
+)
+# The image or day of the configurations of a GPU that had others before
+_ONLY_OF = {_GB200: "0.8.1.post2", _SGLANG_GB200: "measured=2025-12-21"}
 # Days on which SGLang on B200 in fp8 ran configurations without drafting alone
 _UNDRAFTED_DAYS = ("2026-02-07",)
 _LEAST_GAIN = 1.2  # of drafting, in time per token
@@ -102,6 +157,9 @@ def stated(row: dict[str, Any]) -> Apart | None:
         spread = ranks > 1 or (row[f"{pool}_moe_ep_size"] or 1) > 1
         sides.append(Side(clients, tensor, ranks, spread))
     prefill, decode = sides
+    if (row["backend"], row["system"]) == ("vllm", "gb200"):
+        prefill = _ranks(prefill.clients, prefill.devices)
+        decode = _ranks(decode.clients, 16) if decode.devices == 16 else decode
     if (row["backend"], row["system"]) == _H200 and row["isl"] == 1024 and prefill.ranks == 1:
         prefill = _ranks(prefill.clients, prefill.devices)  # its recipes say enable_attention_dp: true
     return Apart(prefill, decode)
@@ -130,12 +188,31 @@ def may_draft(row: dict[str, Any], others: Iterable[dict[str, Any]]) -> bool:
 
 def _configuration(row: dict[str, Any]) -> tuple[bool, Apart] | None:
     """Return whether nobody drafts with the lengths and users of a row, and the layout."""
+    if row["model_path"] == "openai/gpt-oss-120b":
+        layouts = [
+            layout
+            for lengths, load, layout in _PUBLISHED_GPT_OSS
+            if _kind(row)[2] == lengths and users(row) in load
+        ]
+        found = [(True, layout) for layout in layouts if _has_its_devices(row, layout)]
+        return found[0] if len(found) == 1 and (row["backend"], row["system"]) == _GB200 else None
     if row["model_path"] not in _DEEPSEEK:
         return None
     for place, precision, lengths, alone, both, layout in _PUBLISHED:
         if _kind(row)[:3] == (place, precision, lengths) and users(row) in (*alone, *both):
+            if _ONLY_OF.get(place, "") not in str(row["silicon_data_source"]) or not _has_its_devices(
+                row, layout
+            ):
+                continue
             return users(row) in alone, layout
     return None
+
+
+def _has_its_devices(row: dict[str, Any], layout: Apart) -> bool:
+    """Return whether a row that states the devices of a client that decodes states those of the layout."""
+    if (row["backend"], row["system"]) not in (_GB200, _B300):
+        return True
+    return bool(row["decode_tp_size"] == layout.decode.devices)
 
 
 def _kind(row: dict[str, Any]) -> tuple[Any, ...]:

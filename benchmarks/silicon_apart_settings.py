@@ -2,7 +2,8 @@
 
 Recipes: github.com/ishandhanani/srt-slurm (later NVIDIA/srt-slurm), recipes/trtllm/{b200-fp8,h200,h100-fp8} and
 recipes/{b200-fp4,b200-fp8,h200}, each of which states what follows for both sides. Not every recipe is at hand. One
-of the same engine, GPU and lengths stands in, and for GB300 that of B200. All of them use srt-slurm's sa-bench: ten
+of the same engine, GPU and lengths stands in, and for GB300 and B300 that of B200 (GB200 has its own:
+``benchmarks.silicon_apart_gb200``). All of them use srt-slurm's sa-bench: ten
 requests for each user, all users at once, prompts and answers of 80 to 100 % of the stated length.
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from benchmarks.silicon_apart_gb200 import decode_limits, prefill_limits
 from benchmarks.silicon_apart_layouts import Side, day
 
 LONG = 8192
@@ -23,6 +25,25 @@ _SEATS = {
     ("b200_sxm", "fp4", 8192, 1024): {6: 1, 370: 64},
     ("b200_sxm", "fp8", 1024, 1024): {1920: 48},
     ("b200_sxm", "fp8", 8192, 1024): {1: 1, 32: 32, 96: 16, 256: 32, 640: 80},  # 128: all users have one
+    ("b300_sxm", "fp4", 1024, 1024): {
+        6: 1,
+        5: 4,
+        10: 4,
+        15: 4,
+        25: 4,
+        60: 64,
+        110: 64,
+        195: 64,
+        395: 64,
+        1176: 64,
+    },
+    ("b300_sxm", "fp4", 8192, 1024): {4: 1, 12: 2, 63: 16, 105: 32, 589: 32, 1093: 128, 2048: 256},
+    ("gb200", "fp4", 1024, 1024): {5: 1, 12: 32, 24: 32, 48: 32, 96: 32, 192: 32, 666: 16},
+    ("gb200", "fp4", 1024, 8192): {5: 1, 7: 1, 60: 4, 135: 8, 563: 16, 2048: 64},
+    ("gb200", "fp4", 8192, 1024): {5: 1, 12: 16, 44: 16, 76: 16, 333: 8, 1229: 32},
+    ("gb200", "fp8", 1024, 1024): {3: 1, 27: 8, 256: 8, 1127: 32},
+    ("gb200", "fp8", 1024, 8192): {4: 1, 36: 8, 564: 16, 2048: 64},
+    ("gb200", "fp8", 8192, 1024): {6: 1, 18: 4, 63: 16, 333: 8, 615: 32, 666: 16, 1229: 64},
     ("gb300", "fp4", 1024, 1024): {5: 1, 12: 32, 48: 32, 96: 32, 192: 32},
     ("gb300", "fp4", 1024, 8192): {7: 1, 60: 4, 245: 32, 1024: 32, 4096: 128},
     ("gb300", "fp4", 8192, 1024): {5: 4, 12: 2, 15: 4, 30: 4, 72: 16, 666: 16, 1229: 64},
@@ -51,6 +72,10 @@ class SideSettings:
 def prefill_settings(row: dict[str, Any], side: Side) -> SideSettings:
     """Return what the recipe tells the clients that prefill."""
     long = row["isl"] >= LONG
+    if row["system"] == "gb200":
+        told = prefill_limits(row, side.clients, side.ranks)
+        trt = row["backend"] == "trtllm"
+        return SideSettings(told.tokens, told.seats, told.memory, of_free=trt, lookahead=int(not trt))
     if row["backend"] == "sglang":
         if row["system"] == "h200_sxm":
             return SideSettings(32768, 16, 0.82)
@@ -70,6 +95,12 @@ def prefill_settings(row: dict[str, Any], side: Side) -> SideSettings:
 def decode_settings(row: dict[str, Any], side: Side, users: int) -> SideSettings:
     """Return what the recipe tells the clients that decode; a seat for each user where none is known."""
     share = -(-users // (side.clients * side.ranks))
+    if row["system"] == "gb200":
+        told = decode_limits(row, side.ranks, share)
+        seats = told.seats
+        if row["backend"] == "trtllm" and "DeepSeek" in row["model_path"]:
+            seats = _named(row).get(users, seats)
+        return SideSettings(told.tokens, seats, told.memory, of_free=row["backend"] == "trtllm")
     if row["backend"] == "sglang":
         if row["system"] == "h200_sxm":
             return SideSettings(8192, max(share, 128 // side.ranks), 0.82)
@@ -79,13 +110,17 @@ def decode_settings(row: dict[str, Any], side: Side, users: int) -> SideSettings
         return SideSettings(8192, max(share, (1024 if side.ranks > 1 else 512) // side.ranks), memory)
     if row["backend"] == "vllm":
         return SideSettings(8192, max(256, share), 0.9)
-    named = _SEATS.get((row["system"], row["precision"], row["isl"], row["osl"]), {})
     return SideSettings(
         8192,
-        named.get(users, max(256 if row["system"] == "h200_sxm" else 1, share)),
+        _named(row).get(users, max(256 if row["system"] == "h200_sxm" else 1, share)),
         0.8 if row["system"] == "b200_sxm" else 0.85,
         True,
     )
+
+
+def _named(row: dict[str, Any]) -> dict[int, int]:
+    """Return the seats by number of users that the names of the row's recipes have."""
+    return _SEATS.get((row["system"], row["precision"], row["isl"], row["osl"]), {})
 
 
 def _is_later(row: dict[str, Any]) -> bool:

@@ -9,12 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from benchmarks.silicon_gpus import BLACKWELL
+
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
     """A model of the catalog, and what its precision is in place of that of the entry, as overrides.
 
-    ``on_b200`` are overrides for that GPU, where kernels compute in another precision than elsewhere.
+    ``on_b200`` are overrides for that GPU and its siblings, whose kernels compute in another precision than others.
     """
 
     model: str
@@ -23,7 +25,7 @@ class Checkpoint:
 
     def precision_on(self, system: str) -> tuple[str, ...]:
         """Return the overrides that hold on a system."""
-        return (*self.precision, *(self.on_b200 if system == "b200_sxm" else ()))
+        return (*self.precision, *(self.on_b200 if system in BLACKWELL else ()))
 
 
 def _whole(precision: str) -> tuple[str, ...]:

@@ -7,8 +7,9 @@ from functools import cache
 from typing import Any
 
 import hermes_flow as hf
+from benchmarks.silicon_gpus import BLACKWELL
 from benchmarks.silicon_layouts import INFERENCEMAX, layout
-from benchmarks.silicon_settings import Settings
+from benchmarks.silicon_settings import Settings, has_script_of_b300
 from hermes_flow.config.mixer_shape import state_layers
 from hermes_flow.pools.llm.schema import LLMPool
 from hermes_flow.pools.llm.tensorrt_llm.schema import AttentionDpConfig
@@ -26,7 +27,9 @@ _OF_THE_ENGINE = (
     "capacity_scheduler_policy",
     "context_chunking_policy",
 )
-_PAGE_ON_B200 = 64  # source: SGLang 0.5, server arguments: what trtllm_mla and trtllm_mha (attention) ask for
+_PAGE_ON_BLACKWELL = (
+    64  # source: SGLang 0.5, server arguments: what trtllm_mla and trtllm_mha (attention) ask for
+)
 
 
 def with_scheduler(pool: LLMPool, row: dict[str, Any], told: Settings, users: int) -> LLMPool:
@@ -52,7 +55,7 @@ def with_scheduler(pool: LLMPool, row: dict[str, Any], told: Settings, users: in
     )
     if name == "tensorrt_llm":
         return replace(pool, max_num_batched_tokens=told.tokens)
-    pages = {"block_size": _PAGE_ON_B200} if row["system"] == "b200_sxm" else {}
+    pages = {"block_size": _PAGE_ON_BLACKWELL} if row["system"] in BLACKWELL else {}
     return replace(pool, max_prefill_tokens=told.tokens, chunked_prefill_size=told.tokens, **pages)
 
 
@@ -61,15 +64,16 @@ def waits(row: dict[str, Any], users: int) -> dict[str, Any]:
 
     TensorRT-LLM: 70b_fp8_h200_trt_slurm.sh and 70b_fp8_b200_trt_slurm.sh for prompts and answers of 1,024 tokens
     below TP8, and dsr1_fp8_b200_trt.sh for 64 to 255 users since release 1.2.0rc6. SGLang: dsr1_fp8_b200.sh,
-    dsr1_fp4_b200.sh, qwen3.5_bf16_b200.sh and qwen3.5_fp8_b200.sh.
+    dsr1_fp4_b200.sh, qwen3.5_bf16_b200.sh and qwen3.5_fp8_b200.sh, and those of B300, which differ in
+    qwen3.5_fp8_b300.sh alone.
     Ranks of attention: dsr1_fp8_b200_trt.sh, dsr1_fp8_h200_trt.sh, dsr1_fp4_b200_trt.sh and gptoss_fp4_b200_trt.sh.
     """
     chat, model, fp8 = (row["isl"], row["osl"]) == (1024, 1024), row["model_path"], row["precision"] == "fp8"
-    on_b200, of_deepseek = row["system"] == "b200_sxm", "DeepSeek" in model
+    on_b200, of_deepseek = row["system"] in BLACKWELL, "DeepSeek" in model
     if row["backend"] == "sglang":
         if not on_b200 or "GLM" in model:
             return {}
-        few = users < 16 or (of_deepseek and fp8 and row["tp_size"] == 4)
+        few = users < 16 or (of_deepseek and fp8 and row["tp_size"] == 4) or has_script_of_b300(row)
         return {"scheduler_recv_interval": 10 if few else 30}
     if chat and model == "meta-llama/Llama-3.1-70B" and row["tp_size"] < 8:
         return {"batch_wait_timeout_iters": 20, "batch_wait_max_tokens_ratio": 0.9}

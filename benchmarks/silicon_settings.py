@@ -3,8 +3,9 @@
 Scripts: github.com/SemiAnalysisAI/InferenceX, benchmarks/ (dsr1_*, glm5_*, gptoss_*, kimik2.5_*, minimaxm2.5_*,
 qwen3.5_*), and its first releases, as InferenceMAX (70b_*). They changed over time; which release a row was measured
 with is not recorded. Rows of MiniMax have the scripts of their day: those of March 2026 (vLLM 0.16 to 0.18) on H200
-and B200, and that of April 2026 on B200 (0.19). The settings of rows that are not from InferenceMAX are unknown, and
-the defaults stand in.
+and B200, and that of April 2026 on B200 (0.19). Scripts of B300 are of mid April 2026, and are those of B200 but for
+Qwen3.5 in fp8. Rows of B300 of 3 April are older, and have the scripts of B200 for the same image. The settings of
+rows that are not from InferenceMAX are unknown, and the defaults stand in.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from benchmarks.silicon_gpus import BLACKWELL
 from benchmarks.silicon_layouts import INFERENCEMAX
 from hermes_flow.config.model import RouterPrecision
 
@@ -92,8 +94,16 @@ def _minimax(row: dict[str, Any], users: int, default: Settings) -> Settings:
     if row["backend_version"] < "0.19":  # before pull request 947 the scripts' test was true of every row
         return replace(default, memory=0.95, whole_experts=True)
     # VLLM_FLOAT32_MATMUL_PRECISION=high, as in vllm-project/recipes, pull request 353
-    router: RouterPrecision | None = "tf32" if measured(row) >= "2026-04-22" else None
+    # (pull request 1068); on B300 pull request 1106
+    since = "2026-04-21" if row["system"] == "b300_sxm" else "2026-04-22"
+    router: RouterPrecision | None = "tf32" if measured(row) >= since else None
     return replace(default, tokens=2 * row["isl"], kv="fp8", captured=2048, router=router)
+
+
+def has_script_of_b300(row: dict[str, Any]) -> bool:
+    """Return whether a row has qwen3.5_fp8_b300.sh, the only script of B300 that is not that of B200."""
+    of_qwen = row["model_path"] == "Qwen/Qwen3.5-397B-A17B" and row["precision"] == "fp8"
+    return of_qwen and row["system"] == "b300_sxm" and measured(row) > "2026-04-03"
 
 
 def measured(row: dict[str, Any]) -> str:
@@ -103,7 +113,7 @@ def measured(row: dict[str, Any]) -> str:
 
 
 def _deepseek(row: dict[str, Any], users: int, default: Settings) -> Settings:
-    on_b200, four, fp4 = row["system"] == "b200_sxm", row["tp_size"] == 4, row["precision"] == "fp4"
+    on_b200, four, fp4 = row["system"] in BLACKWELL, row["tp_size"] == 4, row["precision"] == "fp4"
     if row["backend"] == "trtllm":
         free = 0.8 if fp4 or (on_b200 and not four) else 0.75
         # One prompt a step, until pull request 258 (January 2026) asked for more tokens
@@ -131,7 +141,7 @@ def _captures_prompts(row: dict[str, Any], users: int) -> bool:
 
 
 def _gpt_oss(row: dict[str, Any], users: int, default: Settings) -> Settings:
-    on_b200 = row["system"] == "b200_sxm"
+    on_b200 = row["system"] in BLACKWELL
     kv, sequences = ("fp8", 512) if on_b200 else ("bf16", users)
     if row["backend"] == "trtllm":
         return replace(default, sequences=sequences, tokens=20000, kv=kv, memory=0.85)
@@ -145,7 +155,7 @@ def _kimi(row: dict[str, Any], users: int, default: Settings) -> Settings:
 
 
 def _glm(row: dict[str, Any], users: int, default: Settings) -> Settings:
-    if row["system"] == "b200_sxm":
+    if row["system"] in BLACKWELL:
         return replace(default, sequences=users, tokens=32768, kv="fp8", memory=0.85)
     return replace(default, memory=0.85, requests_per_user=5)
 
@@ -153,6 +163,8 @@ def _glm(row: dict[str, Any], users: int, default: Settings) -> Settings:
 def _qwen(row: dict[str, Any], users: int, default: Settings) -> Settings:
     if row["system"] == "h200_sxm":
         return replace(default, sequences=128, tokens=16384, kv="fp8", memory=0.8)
+    if has_script_of_b300(row):
+        return replace(default, sequences=users, tokens=16384, kv="fp8", memory=0.8)
     kv = "bf16" if row["precision"] == "bf16" else "fp8"
     return replace(default, sequences=128, tokens=32768, kv=kv, memory=0.82)
 

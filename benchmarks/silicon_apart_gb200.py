@@ -1,0 +1,59 @@
+"""Engine settings of benchmark runs on GB200 with prefill and decode apart, from the recipes of InferenceMAX's runs.
+
+Recipes: github.com/ishandhanani/srt-slurm, recipes/gb200-fp4, gb200-fp8 (SGLang) and trtllm/gptoss-fp4, and
+NVIDIA/srt-slurm, recipes/vllm/kimi-k2.5. Those of SGLang in December 2025 and of TensorRT-LLM with Kimi are not at
+hand: SGLang's of February 2026 stand in, and TensorRT-LLM's with DeepSeek. Seats that TensorRT-LLM's recipes have in
+their names (..._batch16_...) are in ``benchmarks.silicon_apart_settings``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+LONG = 8192
+_MANY = 30000  # max-running-requests of wide layouts: no limit in effect
+_LOW_LATENCY_TOKENS = {("fp4", False): 8192, ("fp4", True): 24576, ("fp8", False): 8192, ("fp8", True): 16384}
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Tokens of a step and seats, both of a rank, and the share of memory in the words of the engine."""
+
+    tokens: int
+    seats: int
+    memory: float
+
+
+def prefill_limits(row: dict[str, Any], clients: int, ranks: int) -> Limits:
+    """Return what the recipe tells the clients that prefill, each with so many ranks of attention."""
+    long, precision = row["isl"] >= LONG, row["precision"]
+    if row["backend"] == "vllm":
+        return Limits(16384, 64 if long else 1024, 0.9)
+    if row["backend"] == "trtllm":
+        if "gpt-oss" in row["model_path"]:
+            return Limits(20000, 32, 0.85)
+        return Limits(16640, 2, 0.6) if long else Limits(8320, 8, 0.6)
+    if ranks == 1 and not (long and clients > 1):
+        memory = 0.6 if (precision, long) == ("fp8", True) else 0.95
+        return Limits(_LOW_LATENCY_TOKENS[precision, long], 32 if memory < 0.95 else 512, memory)
+    tokens = 65536 if (precision, long) == ("fp4", False) else 131072  # of all ranks
+    if ranks == 4 and precision == "fp8":  # experts of four devices leave no room for KV below that
+        memory = 0.95
+    else:
+        memory = 0.75 if precision == "fp8" else (0.95 if long else 0.84)
+    return Limits(tokens // ranks, _MANY // ranks, memory)
+
+
+def decode_limits(row: dict[str, Any], ranks: int, share: int) -> Limits:
+    """Return what the recipe tells the clients that decode, where ``share`` users come to a rank."""
+    long, fp8 = row["isl"] >= LONG, row["precision"] == "fp8"
+    if row["backend"] == "vllm":
+        return Limits(10240, 256 if ranks > 1 else (16 if long else 1024), 0.9)
+    if row["backend"] == "trtllm":
+        return Limits(8192, max(1, share), 0.9)
+    if ranks == 1:
+        return Limits(8192, 32 if fp8 and long else 512, 0.7 if fp8 and long else 0.95)
+    if ranks == 4 and fp8:
+        return Limits(8192, max(share, _MANY // ranks), 0.95)
+    return Limits(8192, max(share, _MANY // ranks), (0.75 if long else 0.82) if fp8 else 0.83)

@@ -46,7 +46,7 @@ from hermes_flow.validation.compare import Compared, compare
 from hermes_flow.validation.description import SIMULATOR, read_description
 
 PAGE = ROOT / "docs" / "accuracy.md"
-GPUS = {"b200_sxm": "B200", "h100_sxm": "H100", "h200_sxm": "H200"}
+GPUS = {"b200_sxm": "B200", "b300_sxm": "B300", "gb200": "GB200", "h100_sxm": "H100", "h200_sxm": "H200"}
 ENGINES = {"vllm": "vLLM", "trtllm": "TensorRT-LLM", "sglang": "SGLang"}
 _COLUMNS = (("e2e", "mean"), ("tpot", "mean"), ("ttft", "mean"), ("ttft", "p90"), ("ttft", "p99"))
 
@@ -221,6 +221,8 @@ def _is_recorded(each: silicon.Found) -> bool:
 
 def _silicon(found: Sequence[silicon.Found], left_out: dict[str, int]) -> list[str]:
     done = [each for each in found if each.problem is None]
+    unfitted = [each for each in done if left_out_tables.is_unfitted(each)]
+    done = [each for each in done if not left_out_tables.is_unfitted(each)]
     published = [each for each in done if _is_recorded(each)]
     others = [each for each in done if not _is_recorded(each)]
     stated = [
@@ -236,16 +238,21 @@ def _silicon(found: Sequence[silicon.Found], left_out: dict[str, int]) -> list[s
     counts = sorted(reasons.items(), key=lambda item: -item[1])
     return [
         SILICON["introduction"].format(
-            total=f"{total:,}", compared=f"{len(done):,}", left_out=f"{sum(reasons.values()):,}"
+            total=f"{total:,}",
+            compared=f"{len(done) + len(unfitted):,}",
+            left_out=f"{sum(reasons.values()):,}",
         ),
         _table(
             ["rows", "kind", *_HEAD],
             [
+                *(["on B300, which nothing was fitted to", *row] for row in _kinds(unfitted)),
                 *(["method published", *row] for row in _kinds(published)),
                 *(["others", *row] for row in _kinds(others)),
                 *(["others, lengths as stated", *row] for row in _kinds(stated)),
             ],
         ),
+        SILICON["unfitted"],
+        _groups(unfitted),
         SILICON["published"],
         _groups(published),
         SILICON["others"],
@@ -261,7 +268,11 @@ def _weak(
     runs: Sequence[Compared], others: Sequence[Compared], found: Sequence[silicon.Found], cold: dict[str, str]
 ) -> str:
     """Return the weak spots, with their figures and those of runs that are not compared."""
-    published = [each for each in found if each.problem is None and _is_recorded(each)]
+    published = [
+        each
+        for each in found
+        if each.problem is None and _is_recorded(each) and not left_out_tables.is_unfitted(each)
+    ]
 
     def rows(engine: str, kind: str, system: str = "") -> list[silicon.Found]:
         return [

@@ -32,7 +32,8 @@ COMPUTED = """
 Prompts of the other benchmark runs are computed in full. The launches of SGLang and TensorRT-LLM in layers of
 experts, and vLLM's norms and activations on B200, are fitted to such runs; here they are those that are fitted to the
 other models. (The last table of this page has launches as fitted to the other GPU.) These are medians of the sizes of
-the errors where the method of a run is published:
+the errors where the method of a run is published. Those of B300 come first: no kernel of it was measured, none of its
+runs was looked at before they were simulated, and it has the constants of B200, whose architecture it shares.
 """
 
 NOT_FITTED = """
@@ -154,6 +155,10 @@ not, for the reasons at the end.
 TTFT includes the first wave, in which all users ask at once. A few rows in which requests queue for KV dominate its
 mean size, so look at the medians.
 """,
+    "unfitted": """
+**Runs on B300, which nothing was fitted to.** It has its own datasheet, and the kernels and launches of B200 (those
+that are fitted without the row's model). Its scripts are those of B200 but for one:
+""",
     "published": """
 **Rows whose method is published**, the worst TPOT first:
 """,
@@ -187,5 +192,6 @@ GPU_LEFT_OUT = """
 
 This table shows the same for a GPU whose own measurements are not used. The efficiencies of its kernels are the mean
 of the other measured GPUs, and its engine is the one that was fitted on H100. A GPU of your own, of which you know
-only the datasheet, gets the same constants with `efficiency: null`.
+only the datasheet, gets the same constants with `efficiency: null`. Nothing was measured on B300 in either case: its
+other columns have the kernels of B200.
 """

@@ -9,6 +9,7 @@ import numpy as np
 from benchmarks import silicon
 from benchmarks.error_text import size, table
 from benchmarks.left_out import LeftOut
+from benchmarks.silicon_gpus import SIBLINGS
 from hermes_flow.validation.compare import Compared
 from hermes_flow.validation.description import SIMULATOR
 
@@ -41,18 +42,23 @@ def headline(
 
 def computed(found: Sequence[silicon.Found], engines: Mapping[str, str]) -> str:
     """Return the median errors of the benchmark runs whose method is published, which all compute their prompts."""
+    done = [each for each in found if each.problem is None and silicon.is_recorded(each.row)]
     rows = []
-    for engine, name in engines.items():
-        for kind in ("dense", "mixture"):
-            members = [
-                each
-                for each in found
-                if each.problem is None and silicon.is_recorded(each.row) and each.group[2:] == (engine, kind)
-            ]
-            if members:
-                ttft, tpot = 100 * np.median(np.abs([each.errors for each in members]), axis=0)
-                rows.append([f"{name}, {kind}", str(len(members)), size(float(tpot)), size(float(ttft))])
+    for unfitted, where in ((True, ", on B300, which nothing was fitted to"), (False, "")):
+        own = [each for each in done if is_unfitted(each) == unfitted]
+        for engine, name in engines.items():
+            for kind in ("dense", "mixture"):
+                members = [each for each in own if each.group[2:] == (engine, kind)]
+                if members:
+                    ttft, tpot = 100 * np.median(np.abs([each.errors for each in members]), axis=0)
+                    cells = str(len(members)), size(float(tpot)), size(float(ttft))
+                    rows.append([f"{name}, {kind}{where}", *cells])
     return table(["engine and kind of model", "runs", "TPOT", "TTFT"], rows)
+
+
+def is_unfitted(each: silicon.Found) -> bool:
+    """Return whether a run is on a GPU of which neither kernels nor runs were used for any constant."""
+    return each.row["system"] in SIBLINGS
 
 
 def constants(models: Sequence[LeftOut], sizes: Sequence[LeftOut]) -> str:

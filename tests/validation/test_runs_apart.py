@@ -112,7 +112,7 @@ def test_requests_wait_where_a_recipe_has_fewer_seats_than_users() -> None:
         {"precision": "int8"},
         {"silicon_data_source": "no users"},
         {"silicon_data_source": "silicon_concurrency=3584"},
-        {"system": "gb200"},
+        {"system": "tpu_v7"},
     ],
 )
 def test_rows_that_do_not_say_enough_are_left_out(changes: dict[str, Any]) -> None:
@@ -132,7 +132,7 @@ def test_a_layout_that_a_row_does_not_state_is_that_of_the_configuration_without
 
 
 def test_every_row_is_compared_or_has_a_reason() -> None:
-    rows = [ROW, dict(ROW), UNSTATED, {**ROW, "system": "gb200"}]
+    rows = [ROW, dict(ROW), UNSTATED, {**ROW, "system": "tpu_v7"}]
     assert sum(silicon_apart.reasons(rows).values()) == len(rows)
 
 

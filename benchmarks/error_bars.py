@@ -8,7 +8,7 @@ have not seen, and which groups of runs are within each other.
 A model or a GPU that was not measured has no errors of its own. Its groups are those of its engine and class: dense
 models and mixtures of experts, or light and heavy load where a prefix cache holds the prompts. Groups of one GPU are
 not better here: models differ more than GPUs do. Runs with prefill and decode apart are one kind, in groups of one
-engine on one GPU.
+engine on one GPU, and of one model in these.
 """
 
 from __future__ import annotations
@@ -174,7 +174,7 @@ class Kind:
         if self.name in ("maker", "apart elsewhere"):
             return ()
         if self.name == "apart":
-            return (f"{row.engine}/{row.hardware}",)
+            return f"{row.engine}/{row.hardware}", _cell(row)
         wide = f"{row.engine}/{class_of(row)}"
         return (wide, _cell(row)) if (self.name, self.prompts) == ("same", "computed") else (wide,)
 
@@ -248,7 +248,10 @@ def _places(kind: Kind, row: LeftOutRow) -> list[tuple[str, dict[str, tuple[str,
     if kind.name == "maker":
         return [("maker", {ALL: ()})]
     if kind.name == "apart":
-        return [(f"apart/{served}", {ALL: within})]
+        return [
+            (f"apart/{served}", {ALL: within[:1]}),
+            (f"apart/{served}/{row.model}", {ALL: within}),
+        ]
     if kind.name == "apart elsewhere":
         return [("apart", {ALL: within})]
     if kind.name == "same":

@@ -143,7 +143,7 @@ def test_runs_apart_and_of_other_makers_are_kinds_of_their_own() -> None:
         assert len(rows) >= fewest
         bar = table.groups[f"{place}/computed"]["tpot"]["all"]
         held = [bar.low <= row.errors["tpot"] <= bar.high for row in rows]
-        assert sum(held) >= 0.8 * len(held)
+        assert sum(held) >= 0.78 * len(held)
     assert list(table.makers) == ["nvidia"]
     assert all(
         row.hardware != "mi300x" for (name, _), kind in kinds.items() if name != "maker" for row in kind.rows

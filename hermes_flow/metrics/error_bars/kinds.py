@@ -68,6 +68,8 @@ def _apart(
     if table.has_hardware(evidence):
         here = f"prefill and decode apart on {evidence.hardware}", f"apart/{engine}/{evidence.hardware}"
         places.insert(0, here)
+        if table.has_model(evidence):
+            places.insert(0, (f"{here[0]} with this model", f"{here[1]}/{evidence.model}"))
     for text, place in places:
         for each in prompts:
             intervals = table.intervals(f"{place}/{each}", ())

@@ -28,12 +28,12 @@ MOST_USERS = 32
 PROMPT = 8192
 FITTED_ON = ("vllm", "b200_sxm")
 WITHOUT_MODEL = {
-    "gpt_oss_120b": 0.225,
-    "kimi_k2_5": 0.195,
-    "kimi_k2_6_nvfp4": 0.23,
-    "llama3_70b": 0.19,
-    "minimax_m2_5": 0.235,
-    "minimax_m2_5_nvfp4": 0.23,
+    "gpt_oss_120b": 0.3,
+    "kimi_k2_5": 0.265,
+    "kimi_k2_6_nvfp4": 0.3,
+    "llama3_70b": 0.225,
+    "minimax_m2_5": 0.305,
+    "minimax_m2_5_nvfp4": 0.3,
 }  # what main prints; the catalog has the fit to all runs
 
 

@@ -32,7 +32,8 @@ class Settings:
     experts whatever the row says. ``router``: the precision of the experts' router, where it is not the model's.
     ``marlin``: VLLM_MXFP4_USE_MARLIN=1.
     ``sorts``: the sampler can sort the logits, as in vLLM up to 0.15, and reserves memory for it. ``greedy``: no
-    request samples. Each user asks ``requests_per_user`` times.
+    request samples. ``random_prompts``: they are entries of the vocabulary and no text. Each user asks
+    ``requests_per_user`` times.
     """
 
     batching: str
@@ -48,6 +49,7 @@ class Settings:
     marlin: bool = False
     sorts: bool = False
     greedy: bool = False
+    random_prompts: bool = False
     requests_per_user: int = 10
 
 
@@ -63,6 +65,7 @@ def settings(row: dict[str, Any], users: int) -> Settings:
         sorts=engine == "vllm" and _sorts(row["backend_version"]),
         # source: InferenceMAX's client (bench_serving, backend_request_func.py) asks with a temperature of 0
         greedy=row["silicon_data_source"].startswith(INFERENCEMAX),
+        random_prompts=row["silicon_data_source"].startswith(INFERENCEMAX),
     )
     if not row["silicon_data_source"].startswith(INFERENCEMAX):
         return default

@@ -63,8 +63,10 @@ def compile(config: Config) -> Program:
     program = _compiled(config)
     if config.given is None:
         return program
+    from hermes_flow.compiler.own_constants import with_own_constants
     from hermes_flow.compiler.unused_keys import unused_keys
 
+    program = with_own_constants(program, config.given)
     warnings = unused_keys(config.given, _compiled, problems)
     if problems:
         raise CompileError(problems)

@@ -234,3 +234,21 @@ def test_the_bar_covers_only_the_time_in_llm_clients() -> None:
     assert bar["low"] > others * mean
     assert summary["error"]["ttft_s"]["covers"] < 1
     assert "covers the time in LLM clients" in error_text(summary)
+
+
+@pytest.mark.parametrize(
+    ("given", "noted"),
+    [
+        (("hardware.engine.layer_us=50",), "constants of your own"),
+        (("cluster.pools.llm.hardware.engine.ingest_ms=1",), "constants of your own"),
+        (("engine.overheads.h100_sxm.layer_us=100",), "constants of your own"),
+        (("hardware.usd_per_hour=3", "hardware.power_w=500"), None),
+        (("cluster.pools.llm.pipeline_parallel=2",), "pipeline ranks"),
+        (("cluster.pools.llm.adapters={slots: 2}", "workload.adapters={count: 3, skew: 1}"), "LoRA adapters"),
+    ],
+)
+def test_what_no_measured_run_has_is_named(given: tuple[str, ...], noted: str | None) -> None:
+    load = ("pipeline=llm", "workload=synthetic", "workload.requests=10")
+    result = hf.simulate(hf.compile(hf.compose([*load, *given])))
+    for bar in result.summary["error"].values():
+        assert bar["kind"].partition("no run with ")[2] == (noted or "")

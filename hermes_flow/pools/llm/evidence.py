@@ -36,7 +36,7 @@ def kernels_of(hardware: Hardware) -> str | None:
 
 
 def special_features(pool: LLMPool) -> Iterator[str]:
-    """Yield what few measured runs have: narrow weights, layers of other kinds, speculation."""
+    """Yield what few measured runs have: narrow weights, layers of other kinds, speculation, adapters, ranks."""
     model = pool.model
     weights = {model.precision.weights, *(each.weights for each in model.precision.modules.values())}
     for narrow in sorted(weights & {"int4", "int8", "mxfp4", "nvfp4"}):
@@ -47,6 +47,10 @@ def special_features(pool: LLMPool) -> Iterator[str]:
         yield "sparse attention"
     if pool.drafter is not None:
         yield "speculative decoding"
+    if pool.adapters is not None:
+        yield "LoRA adapters"
+    if pool.pipeline_parallel > 1:
+        yield "pipeline ranks"
 
 
 def datasheet(hardware: Hardware) -> tuple[float | None, ...]:

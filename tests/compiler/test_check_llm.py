@@ -188,3 +188,51 @@ def test_what_cannot_be_read_is_named(override: str, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         hf.compose([override])
     assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("pool", "message"),
+    [
+        (
+            {"max_num_batched_tokens": 1_000_000},
+            "and 102.5 GB are reserved (most of it for activations), which leaves no room for KV in 76.4 GB; "
+            "cluster.pools.llm.max_num_batched_tokens=2048 leaves room",
+        ),
+        (
+            {"max_num_batched_tokens": 100_000, "max_num_seqs": 100_000},
+            "cluster.pools.llm.max_num_seqs=256 leaves room",
+        ),
+        (
+            {"memory_utilization": 0.2},
+            "which leaves no room for KV in 17.0 GB; cluster.pools.llm.memory_utilization=0.9 leaves room",
+        ),
+    ],
+)
+def test_limits_that_leave_no_room_for_kv_are_named_themselves(pool: dict[str, Any], message: str) -> None:
+    (problem,) = problems_of(with_pool("llm", **pool))
+    assert "take 16.1 GB on each of 1 × h100_sxm" in problem
+    assert problem.endswith(message)
+
+
+def test_more_blocks_than_the_memory_holds_are_a_warning() -> None:
+    def warnings(blocks: int, *given: str) -> tuple[str, ...]:
+        llm = f"cluster.pools.llm.kv_blocks={blocks}"
+        return hf.compile(hf.compose(["pipeline=llm", "workload.requests=5", llm, *given])).warnings
+
+    assert not warnings(28_071)
+    assert not warnings(29_000)  # what a server has is reckoned within a few percent
+    assert warnings(40_000) == (
+        "cluster.pools.llm.kv_blocks: 40,000, but the memory of 1 × h100_sxm has room for 28,071 blocks",
+    )
+    assert not warnings(40_000, "cost={kind: affine, fixed_us: 9000, per_token_us: 9, per_context_us: 0}")
+    (problem,) = warnings(40_000, "model=llama3_70b")
+    assert problem.endswith("has room for 0 blocks")
+
+
+@pytest.mark.parametrize("tokens", [1, 7, 40])
+def test_a_step_of_fewer_tokens_than_requests_is_described(tokens: int) -> None:
+    budget = f"cluster.pools.llm.max_num_batched_tokens={tokens}"
+    load = ("pipeline=llm", "workload=synthetic", "workload.requests=5", "workload.input_tokens=1")
+    program = hf.compile(hf.compose([*load, "engine=tensorrt_llm", budget]))
+    assert f"of {min(tokens, 32)} " in str(program)
+    assert hf.simulate(program).summary["requests"]["completed"] == 5

@@ -21,6 +21,11 @@ from hermes_flow.pools.llm.sglang.settings import check_sglang
 from hermes_flow.pools.llm.tensorrt_llm.settings import check_tensorrt_llm
 from hermes_flow.program.units import bytes_to_gb
 
+_LARGE_RESERVE = 0.1  # of the usable memory
+_UNCERTAIN = 1.1  # a server may have this many times the blocks that are reckoned
+# What frees memory for KV where an engine's limits are far above its defaults, or its share of the memory is small.
+_STEP_TOKENS, _SEATS, _SHARE = 2048, 256, 0.9
+
 
 def check_llm_pool(pool: LLMPool, key: str, problems: list[str], sound: bool) -> KVCapacity | None:
     """Append the problems of the pool; ``sound`` is False if its numbers cannot be used for further checks.
@@ -58,6 +63,19 @@ def check_llm_pool(pool: LLMPool, key: str, problems: list[str], sound: bool) ->
         capacity = _checked_capacity(pool, key, problems)
     check_offload(pool, key, problems, capacity)
     return capacity
+
+
+def more_than_fits(name: str, pool: LLMPool) -> list[str]:
+    """Return a warning where ``kv_blocks`` of the pool called ``name`` are more than its memory has room for."""
+    if pool.kv_blocks is None:
+        return []
+    fit = max(0, kv_capacity(replace(pool, kv_blocks=None)).blocks)
+    if pool.kv_blocks <= _UNCERTAIN * fit:
+        return []
+    return [
+        f"cluster.pools.{name}.kv_blocks: {pool.kv_blocks:,}, but the memory of {pool.devices} × "
+        f"{pool.hardware.name} has room for {fit:,} blocks"
+    ]
 
 
 def prefix_cache_obstacle(pool: LLMPool) -> str | None:
@@ -212,10 +230,15 @@ def _checked_capacity(pool: LLMPool, key: str, problems: list[str]) -> KVCapacit
         )
         return capacity
     beside = f" and of its draft {draft.name} ({draft.precision.weights})" if draft is not None else ""
+    reserved = ""
+    if capacity.reserved_bytes > _LARGE_RESERVE * capacity.usable_bytes:
+        reserved = f", and {bytes_to_gb(capacity.reserved_bytes):,.1f} GB are reserved"
+        if capacity.reserved_parts:
+            reserved += f" (most of it for {max(capacity.reserved_parts, key=lambda part: part.bytes).name})"
     problems.append(
         f"{key}: the weights of {model.name} ({model.precision.weights}){beside} take "
-        f"{bytes_to_gb(capacity.weight_bytes):.1f} GB on each of {pool.devices} × {pool.hardware.name}, which leaves "
-        f"no room for KV in {bytes_to_gb(capacity.usable_bytes):.1f} GB; {_what_fits(pool, key)}"
+        f"{bytes_to_gb(capacity.weight_bytes):.1f} GB on each of {pool.devices} × {pool.hardware.name}{reserved}, "
+        f"which leaves no room for KV in {bytes_to_gb(capacity.usable_bytes):.1f} GB; {_what_fits(pool, key)}"
     )
     return capacity
 
@@ -254,7 +277,17 @@ def _tokens_of_small_blocks(pool: LLMPool) -> int:
 
 
 def _what_fits(pool: LLMPool, key: str) -> str:
-    """Return the overrides with the fewest devices that leave room for KV, else to quantize."""
+    """Return the settings, or the overrides with the fewest devices, that leave room for KV, else to quantize."""
+    for names, limits in (
+        (("max_num_batched_tokens",), (_STEP_TOKENS,)),
+        (("max_num_seqs",), (_SEATS,)),
+        (("max_num_batched_tokens", "max_num_seqs"), (_STEP_TOKENS, _SEATS)),
+    ):
+        lower = {name: min(limit, getattr(pool, name)) for name, limit in zip(names, limits, strict=True)}
+        if kv_capacity(replace(pool, **lower)).blocks >= 1:  # type: ignore[arg-type]
+            return f"{' '.join(f'{key}.{name}={value}' for name, value in lower.items())} leaves room"
+    if pool.memory_utilization < _SHARE and kv_capacity(replace(pool, memory_utilization=_SHARE)).blocks >= 1:
+        return f"{key}.memory_utilization={_SHARE:g} leaves room"
     one_rank = pool.drafter is not None or pool.batching == "static" or pool.data_parallel > 1
     for ranks in (1,) if one_rank else (1, 2, 4, 8):
         for devices in (1, 2, 4, 8):  # a node; all-reduces are measured up to 8 devices

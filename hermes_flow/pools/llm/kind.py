@@ -17,7 +17,7 @@ from hermes_flow.pools.llm.batching import batching_policies, plans_gangs, polic
 from hermes_flow.pools.llm.build import llm_clients, llm_tasks, record_llm
 from hermes_flow.pools.llm.by_priority.settings import by_priority
 from hermes_flow.pools.llm.capacity import KVCapacity
-from hermes_flow.pools.llm.check import check_llm_pool
+from hermes_flow.pools.llm.check import check_llm_pool, more_than_fits
 from hermes_flow.pools.llm.check_stages import (
     check_branches,
     check_context,
@@ -195,6 +195,8 @@ class LLMKind(PoolKind):
         decided, capacity = replace(pool, prefix_cache=choice.on), lowering.reckoned[name]
         assert isinstance(capacity, KVCapacity)
         handovers = lowering.handovers[name]
+        if getattr(lowering.costs[name], "of_hardware", True):
+            lowering.warnings.extend(more_than_fits(name, pool))
         if pool.num_reserved_decode_tokens is not None and not handovers.receives:
             lowering.warnings.append(
                 f"cluster.pools.{name}.num_reserved_decode_tokens has no effect: no KV is sent to the pool"

@@ -166,8 +166,9 @@ def _parts_words(capacity: KVCapacity) -> str:
 
 
 def _speed_note(client: LLMClientSpec) -> str:
-    chunk = min(1024, client.max_num_batched_tokens, len(client.cost.tokens_ps) - 1)
-    batch = min(32, client.max_num_seqs)
+    most = len(client.cost.tokens_ps) - 1  # tokens of a step
+    chunk = min(1024, client.max_num_batched_tokens, most)
+    batch = max(1, min(32, client.max_num_seqs, most // client.cost.tokens_per_decode))
     one, many = _pass_ps(client, [], 1, 1024), _pass_ps(client, [], batch, batch * 1024)
     prompt = _pass_ps(client, [(chunk, 0)], 0, 0)
     through = "" if client.pipeline_ranks == 1 else f"; through all {client.pipeline_ranks} pipeline ranks"

@@ -284,7 +284,7 @@ def _what_fits(pool: LLMPool, key: str) -> str:
         (("max_num_batched_tokens", "max_num_seqs"), (_STEP_TOKENS, _SEATS)),
     ):
         lower = {name: min(limit, getattr(pool, name)) for name, limit in zip(names, limits, strict=True)}
-        if kv_capacity(replace(pool, **lower)).blocks >= 1:  # type: ignore[arg-type]
+        if kv_capacity(replace(pool, **lower)).blocks >= 1:
             return f"{' '.join(f'{key}.{name}={value}' for name, value in lower.items())} leaves room"
     if pool.memory_utilization < _SHARE and kv_capacity(replace(pool, memory_utilization=_SHARE)).blocks >= 1:
         return f"{key}.memory_utilization={_SHARE:g} leaves room"

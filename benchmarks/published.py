@@ -241,35 +241,26 @@ def wide_pair() -> tuple[str, ...]:
     """Return the overrides of DeepSeek on B200 with one prefill and one decode client of eight devices each.
 
     The settings are those of the recipe of this layout (srt-slurm, recipes/b200-fp8/8k1k/stp/max-tpt-dep8-1p1d.yaml):
-    SGLang divides chunked-prefill-size 131,072 and max-running-requests among the eight ranks of attention. KV that
-    moves between ranks is modelled with vLLM's scheduler alone, so that one runs with SGLang's launches of prompts.
+    SGLang divides chunked-prefill-size 131,072 and max-running-requests among the eight ranks of attention.
     """
     chosen = [
         *users(128, 8192, 1024, 1280),
         "cluster=disaggregated",
+        "engine=sglang",
         "model=deepseek_v3",
         "hardware=b200_sxm",
     ]
-    sides = {"prefill": (16384, 2, 0.6), "decode": (8192, 128, 0.6)}
-    for pool, (tokens, seats, memory) in sides.items():
+    for pool, seats in (("prefill", 2), ("decode", 128)):
         key = f"cluster.pools.{pool}"
         chosen += [f"{key}.count=1", f"{key}.tensor_parallel=1", f"{key}.data_parallel=8"]
-        chosen += [f"{key}.expert_parallel=true", f"{key}.max_num_batched_tokens={tokens}"]
-        chosen += [f"{key}.max_num_seqs={seats}", f"{key}.memory_utilization={memory}"]
-    return (
-        *chosen,
-        *("model.precision.kv_cache=fp8", "model.sampling.sorted=false", "cluster.first_token=decode"),
-        *_launches_of_sglang(),
-    )
-
-
-@cache
-def _launches_of_sglang() -> tuple[str, ...]:
-    """Return the overrides that give vLLM's entry of B200 what differs in SGLang's."""
-    pool: Any = hf.compose(["engine=sglang", "hardware=b200_sxm", "pipeline=llm"]).cluster.pools["llm"]
-    engine, entry = pool.hardware.engine, "engine.overheads.b200_sxm"
-    assert engine.elementwise is None
-    return f"{entry}.elementwise=null", f"{entry}.eager.experts_us={engine.eager.experts_us:g}"
+        chosen += [
+            f"{key}.expert_parallel=true",
+            f"{key}.max_num_seqs={seats}",
+            f"{key}.memory_utilization=0.6",
+        ]
+    prompts = ("max_prefill_tokens", "chunked_prefill_size")
+    chosen += [f"cluster.pools.prefill.{name}=16384" for name in prompts]
+    return (*chosen, "model.precision.kv_cache=fp8", "model.sampling.sorted=false")
 
 
 def step_parts(sequences: int, context: int) -> list[tuple[str, float]]:

@@ -2,9 +2,8 @@
 
 These are rows of AIConfigurator's collection (Apache-2.0) whose layout and users are known (see
 ``benchmarks.silicon_apart_layouts``), with the settings of their recipes (``benchmarks.silicon_apart_settings``).
-Each has the overheads of its engine, and the engine's scheduler where neither side has ranks of attention. Where one
-has, vLLM's scheduler runs both sides, because KV that moves to or from ranks of the others is not modelled. Experts
-that were cut over the ranks of data-parallel attention are spread here.
+Each has the overheads and the scheduler of its engine, and each rank of attention has its own. Experts that were cut
+over the ranks of data-parallel attention are spread here.
 """
 
 from __future__ import annotations
@@ -26,7 +25,6 @@ from benchmarks.silicon_gpus import BLACKWELL, RACK, devices_of_a_node
 from benchmarks.silicon_layouts import users
 from hermes_flow.config.schema import Hardware
 from hermes_flow.errors import HermesFlowError
-from hermes_flow.pools.llm.capacity import kv_capacity
 from hermes_flow.pools.llm.schema import LLMPool
 from hermes_flow.validation.replay import Edit
 
@@ -102,13 +100,6 @@ def simulate(row: dict[str, Any], edit: Edit | None = None) -> Found:
     return Found(row, 1e3 * requests["ttft_s"].mean(), 1e3 * requests["tpot_s"].mean())
 
 
-def scheduler(row: dict[str, Any]) -> str:
-    """Return the entry of the group engine whose scheduler runs both sides."""
-    placed = layout(row)
-    ranks = max(placed.prefill.ranks, placed.decode.ranks)
-    return _ENGINES[row["backend"]] if ranks == 1 else "vllm"
-
-
 def config(row: dict[str, Any]) -> hf.Config:
     """Return the configuration of the row's run."""
     placed, load = layout(row), users(row)
@@ -128,9 +119,7 @@ def _overrides(row: dict[str, Any], load: int) -> list[str]:
     kv = "fp8" if row["backend"] == "trtllm" or row["system"] in BLACKWELL else "bf16"
     return [
         *("pipeline=llm", "cluster=disaggregated", "slo=none", "workload=closed_loop"),
-        f"engine={scheduler(row)}",
-        # With SGLang and TensorRT-LLM the client that decodes delivers the first token
-        *(["cluster.first_token=decode"] if scheduler(row) == "vllm" != row["backend"] else []),
+        f"engine={_ENGINES[row['backend']]}",
         "network.nodes_per_rack=64",
         *(["network=nvl72"] if devices_of_a_node(row["system"]) == RACK else []),
         f"model={what.model}",
@@ -164,7 +153,7 @@ def _pool(pool: Any, row: dict[str, Any], side: Side, told: SideSettings) -> LLM
         pool = replace(pool, **own)
     else:
         pool = replace(pool, max_num_batched_tokens=told.tokens)
-    return replace(pool, memory_utilization=_memory(told, pool, row["backend"]))
+    return replace(pool, memory_utilization=told.memory)
 
 
 def _with_overheads(hardware: Hardware, row: dict[str, Any]) -> Hardware:
@@ -177,20 +166,6 @@ def _engine(engine: str, hardware: str) -> Any:
     pool = composed.cluster.pools["llm"]
     assert isinstance(pool, LLMPool)
     return pool.hardware.engine
-
-
-def _memory(told: SideSettings, pool: LLMPool, backend: str) -> float:
-    """Return the share of the memory in the words of the pool's scheduler.
-
-    That of vLLM includes what activations take, those of the others do not.
-    """
-    if pool.engine.scheduler != "vllm" or backend == "vllm":
-        return told.memory
-    usable, held = pool.hardware.usable_gb or pool.hardware.memory_gb, kv_capacity(pool)
-    weights, beside = held.weight_bytes / 1e9, held.reserved_bytes / 1e9
-    if told.of_free:
-        return (weights + beside + told.memory * max(0.0, usable - weights - beside)) / usable
-    return min(1.0, told.memory + beside / usable)
 
 
 @cache

@@ -57,15 +57,14 @@ _SEATS = {
 
 @dataclass(frozen=True, slots=True)
 class SideSettings:
-    """What one side is told: tokens of a step and seats, both of a rank, and the share of memory.
+    """What one side is told: tokens of a step and seats of a rank, and the share of memory in the engine's words.
 
-    With ``of_free`` the share is of what weights leave. ``lookahead`` is 1 where the next step is prepared meanwhile.
+    ``lookahead`` is 1 where the next step is prepared meanwhile.
     """
 
     tokens: int
     seats: int
     memory: float
-    of_free: bool = False
     lookahead: int = 1
 
 
@@ -87,9 +86,9 @@ def prefill_settings(row: dict[str, Any], side: Side) -> SideSettings:
     if row["backend"] == "vllm":
         return SideSettings(8192, 256, 0.9)
     if row["system"] == "h200_sxm" and long:
-        return SideSettings(16640, 2, 0.85, True, 0)
+        return SideSettings(16640, 2, 0.85, 0)
     # disable_overlap_scheduler: true; max_batch_size 1 with prompts of 8,192 tokens, else 8
-    return SideSettings(8320, 1 if long else 8, 0.6, True, 0)
+    return SideSettings(8320, 1 if long else 8, 0.6, 0)
 
 
 def decode_settings(row: dict[str, Any], side: Side, users: int) -> SideSettings:
@@ -114,7 +113,6 @@ def decode_settings(row: dict[str, Any], side: Side, users: int) -> SideSettings
         8192,
         _named(row).get(users, max(256 if row["system"] == "h200_sxm" else 1, share)),
         0.8 if row["system"] == "b200_sxm" else 0.85,
-        True,
     )
 
 

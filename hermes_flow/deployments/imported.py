@@ -254,6 +254,8 @@ def _unused_routing(keys: dict[str, Any], ranks: int, apart: bool) -> str:
         return "the replicas are clients: set cluster.routing"
     if rule in ("round_robin", "shortest_queue"):
         return ""
+    if rule == "follow_bootstrap_room":
+        return "the default where prefill and decode have servers of their own, no rule elsewhere"
     return f"not modelled: {rule}; the ranks get requests in turns (round_robin), or by shortest_queue"
 
 

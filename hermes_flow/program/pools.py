@@ -45,7 +45,8 @@ class SGLangSettings:
     known prefix come first. ``receive_interval`` is the number of decode steps after which it looks for new requests.
     ``reserved_decode_tokens`` are kept free on a decode client for each request that it has;
     ``side`` says which part of the work a client does where KV moves. With ``seats_of_states`` there are as many
-    seats as the memory that is set aside for states has room for.
+    seats as the memory that is set aside for states has room for. ``room_seed`` draws the rooms of requests, which
+    choose the ranks of prompts whose KV leaves.
     """
 
     max_prefill_tokens: int
@@ -57,6 +58,7 @@ class SGLangSettings:
     reserved_decode_tokens: int = 512
     side: Literal["both", "prefill", "decode"] = "both"
     seats_of_states: bool = False
+    room_seed: int = 0
 
 
 @dataclass(frozen=True, slots=True)

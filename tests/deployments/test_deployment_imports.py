@@ -417,6 +417,11 @@ SERVE = "trtllm-serve deepseek-ai/DeepSeek-R1 --tp_size 8 --ep_size 8"
             "not modelled with data-parallel ranks",
         ),
         (
+            f"{SERVER} --dp 8 --enable-dp-attention --load-balance-method follow_bootstrap_room",
+            "--load-balance-method",
+            "the default where prefill and decode have servers of their own, no rule elsewhere",
+        ),
+        (
             f"{SERVER} --dp 8 --enable-dp-attention --load-balance-method minimum_tokens",
             "--load-balance-method",
             "not modelled: minimum_tokens; the ranks get requests in turns",

@@ -180,7 +180,7 @@ class TensorRTRanks:
         if self.balance is not None and any(rank.active for rank in self.ranks):
             chosen = self.balanced(chosen, *self.balance)
         for rank, (decodes, prompts) in zip(self.ranks, chosen, strict=True):
-            if rank.active and not decodes and not prompts:
+            if rank.must_run() and not decodes and not prompts:
                 self.held_back += 1
                 return [None] * len(self.ranks)
         return [rank.take_step(*parts) for rank, parts in zip(self.ranks, chosen, strict=True)]

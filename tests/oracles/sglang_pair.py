@@ -21,11 +21,15 @@ Then those that are over leave, and everybody else decodes as usual. If nothing 
 and no step runs, all of this is done again at once. Who is retracted gives its row and memory back and keeps its
 tokens. There are max_running_requests rows, three times as many if these are at most 32. R is
 num_reserved_decode_tokens.
+
+Ranks. Either client may have several, each with all of that for its own requests. They decide at the same instants,
+in order, and their steps end together, with the longest. The decode client gives requests to its ranks in turns, in
+the order in which they come. The rank of a prompt is given (its room).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from oracles.lone_link import LoneLink
 from oracles.sglang_scheduler import MOST_RESERVED, Request, Settings, SGLangScheduler, Step
@@ -36,50 +40,61 @@ class AbortedError(Exception):
 
 
 class Server:
-    """A scheduler with a clock in nanoseconds: ``plan_at`` is its next decision."""
+    """The schedulers of ranks with one clock in nanoseconds: ``plan_at`` is their next decision."""
 
-    def __init__(self, scheduler: SGLangScheduler) -> None:
-        self.scheduler = scheduler
+    def __init__(self, ranks: Sequence[SGLangScheduler]) -> None:
+        self.ranks = ranks
         self.plan_at: int | None = None
-        self.last_plan = self.tail = 0
+        self.last_plan = self.end = 0
+        self.running = False  # a step is in flight whose results are not delivered
+        self.steps = 0
 
     def wake(self, now: int) -> None:
         if self.plan_at is None:
-            self.plan_at = max(now, self.tail, self.last_plan)
+            self.plan_at = max(now, self.end, self.last_plan)
 
     def decide(self) -> None:
-        s, now = self.scheduler, self.plan_at
+        now = self.plan_at
         assert now is not None
         self.last_plan = now
-        step = s.decide_at(now) if isinstance(s, DecodeScheduler) else s.decide()
-        s.last = step
-        before = s.in_flight
-        if step is not None:
-            step.start = now if before is None else before.start + before.duration
-            tokens = sum(count for _, count in step.tokens)
-            step.duration = s.s.fixed + s.s.per_token * tokens + s.s.per_context * step.context
-            step.epochs = {request: request.epoch for request, _ in step.tokens}
-            s.steps.append(step)
-            self.tail = step.start + step.duration
-        if s.s.overlap:
-            s.in_flight = step
-        else:
-            before, s.in_flight = step, None
-        if before is not None:
-            self.plan_at = before.start + before.duration
-            s.deliver(before, self.plan_at)
-        elif step is None and not (isinstance(s, DecodeScheduler) and s.left):
+        steps = [s.decide_at(now) if isinstance(s, DecodeScheduler) else s.decide() for s in self.ranks]
+        before = [s.in_flight for s in self.ranks]
+        ran, ended_at = any(before), self.end
+        if any(steps):
+            start = self.end if ran else now
+            self.end = start + max(self.lasts(step) for step in steps if step is not None)
+            self.steps += 1
+        overlap = self.ranks[0].s.overlap
+        if not overlap:
+            before, ran, ended_at = list(steps), any(steps), self.end
+        for s, step in zip(self.ranks, steps, strict=True):
+            s.last = step
+            if step is not None:
+                step.epochs = {request: request.epoch for request, _ in step.tokens}
+                s.steps.append(step)
+            s.in_flight = step if overlap else None
+        if ran:
+            self.plan_at = ended_at
+            for s, step in zip(self.ranks, before, strict=True):
+                if step is not None:
+                    s.deliver(step, ended_at)
+        elif not any(steps) and not any(isinstance(s, DecodeScheduler) and s.left for s in self.ranks):
             self.plan_at = None
+
+    def lasts(self, step: Step) -> int:
+        s = self.ranks[0].s
+        return s.fixed + s.per_token * sum(count for _, count in step.tokens) + s.per_context * step.context
 
 
 class PrefillScheduler(SGLangScheduler):
     """``complete(request, at)`` is called for each prompt that is complete."""
 
-    def __init__(self, settings: Settings, complete: Callable[[Request, int], None]) -> None:
+    def __init__(self, settings: Settings, complete: Callable[[Request, int], None], alone: set[int]) -> None:
+        """``alone``: requests that nobody decodes."""
         super().__init__(settings, [])
         self.complete = complete
         self.rows: list[Request] = []
-        self.alone: set[int] = set()  # requests that nobody decodes
+        self.alone = alone
 
     def seats(self) -> int:
         return self.s.max_running_requests - len(self.rows) + (1 if self.chunked is not None else 0)
@@ -205,17 +220,27 @@ class Pair:
         reserved: int,
         link: tuple[int, int, int],
         requests: list[tuple[Request, Request]],
+        rooms: Sequence[int] = (),
+        ranks: tuple[int, int] = (1, 1),
     ) -> None:
-        """``link`` has the bytes per ns, the latency in ns and the bytes of a token's KV."""
+        """``link`` has the bytes per ns, the latency in ns and the bytes of a token's KV.
+
+        ``ranks`` are those of the prefill client, which ``rooms`` choose by request, and of the decode client.
+        """
         bytes_per_ns, self.latency, self.token = link
         self.link = LoneLink(bytes_per_ns)
         self.complete: list[tuple[int, Request]] = []
-        self.prefill = PrefillScheduler(prefill, lambda request, at: self.complete.append((at, request)))
-        self.decode = DecodeScheduler(decode, reserved)
+        alone = {asked.number for asked, _ in requests if asked.output == 1}
+        self.prefill = [
+            PrefillScheduler(prefill, lambda request, at: self.complete.append((at, request)), alone)
+            for _ in range(ranks[0])
+        ]
+        self.decode = [DecodeScheduler(decode, reserved) for _ in range(ranks[1])]
         self.servers = (Server(self.prefill), Server(self.decode))
         self.requests = requests
         self.arriving = sorted(requests, key=lambda pair: (pair[0].arrival, pair[0].number))
-        self.prefill.alone = {asked.number for asked, _ in requests if asked.output == 1}
+        self.rank_of_prompt = {own: rooms[own.number] % ranks[0] if rooms else 0 for _, own in requests}
+        self.rank_of_answer: dict[Request, int] = {}
         self.waited: list[Request] = []  # that had no memory on the decode client as they came
 
     def run(self) -> None:
@@ -226,17 +251,20 @@ class Pair:
                 self.link.send(request.prompt * self.token, request, now, self.latency)
             while self.link.next_ns() == now:
                 for request in self.link.run(now):
-                    self.prefill.let_go(request)
+                    self.prefill[self.rank_of_prompt[request]].let_go(request)
                     prefill.wake(now)
-                    self.decode.here.append(self.asked(request))
+                    asked = self.asked(request)
+                    self.decode[self.rank_of_answer[asked]].here.append(asked)
                     decode.wake(now)
             while self.arriving and self.arriving[0][0].arrival == now:
                 asked, computing = self.arriving.pop(0)
                 if asked.output > 1:
-                    self.decode.asking.append(asked)
+                    rank = len(self.rank_of_answer) % len(self.decode)
+                    self.rank_of_answer[asked] = rank
+                    self.decode[rank].asking.append(asked)
                     decode.wake(now)
                 else:
-                    self.prefill.waiting.append(computing)
+                    self.prefill[self.rank_of_prompt[computing]].waiting.append(computing)
                     prefill.wake(now)
             while now in (prefill.plan_at, decode.plan_at):
                 while prefill.plan_at == now:
@@ -249,10 +277,11 @@ class Pair:
         granted = []
         while self.servers[1].plan_at == now:
             self.servers[1].decide()
-            granted += self.decode.granted
-        self.waited += self.decode.asking
+            granted += [request for rank in self.decode for request in rank.granted]
+        self.waited += [request for rank in self.decode for request in rank.asking]
         for request in granted:
-            self.prefill.waiting.append(next(own for asked, own in self.requests if asked is request))
+            computing = next(own for asked, own in self.requests if asked is request)
+            self.prefill[self.rank_of_prompt[computing]].waiting.append(computing)
             self.servers[0].wake(now)
 
     def asked(self, computing: Request) -> Request:

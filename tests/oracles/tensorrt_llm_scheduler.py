@@ -245,6 +245,10 @@ class Oracle:
             return None
         return Planned(parts, [(one, one.pauses) for one in decodes], past)
 
+    def must_run(self) -> bool:
+        """Whether no rank steps where this one runs none of its requests."""
+        return bool(self.active)
+
     def duplicate(self, request: Request, chosen: list[Request]) -> bool:
         """Whether the first unknown block of a prompt is about to be computed for somebody else."""
         if request.begun:

@@ -67,7 +67,7 @@ def test_a_row_has_the_scheduler_of_its_engine(backend: str, engine: str) -> Non
         assert (pools["prefill"].max_num_batched_tokens, pools["prefill"].lookahead) == (16640, 0)
 
 
-def test_ranks_have_the_launches_of_their_engine_and_the_scheduler_of_vllm() -> None:
+def test_ranks_have_the_scheduler_of_their_engine_and_its_limits_for_each() -> None:
     row = {
         **ROW,
         "backend": "sglang",
@@ -75,15 +75,17 @@ def test_ranks_have_the_launches_of_their_engine_and_the_scheduler_of_vllm() -> 
         "system": "b200_sxm",
         "isl": 8192,
         "osl": 1024,
-        "prefill_attention_dp_size": 8,
+        **{f"{pool}_attention_dp_size": 8 for pool in ("prefill", "decode")},
     }
     config = silicon_apart.config(row)
     pools: Any = config.cluster.pools
-    assert pools["prefill"].engine.scheduler == "vllm"
+    prefill = pools["prefill"]
+    assert (prefill.engine.scheduler, prefill.data_parallel) == ("sglang", 8)
     own: Any = hf.compose(["engine=sglang", "hardware=b200_sxm", "pipeline=llm"]).cluster.pools["llm"]
-    assert pools["prefill"].hardware.engine == own.hardware.engine
-    assert (pools["prefill"].max_num_batched_tokens, pools["prefill"].max_num_seqs) == (16384, 2)
-    assert config.cluster.first_token == "decode"
+    assert prefill.hardware.engine == own.hardware.engine
+    assert (prefill.chunked_prefill_size, prefill.max_num_seqs) == (16384, 2)
+    assert config.cluster.first_token == "prefill"
+    assert "follow bootstrap room" in " ".join(str(hf.compile(config)).split())
 
 
 def test_requests_wait_where_a_recipe_has_fewer_seats_than_users() -> None:

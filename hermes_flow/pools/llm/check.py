@@ -160,9 +160,9 @@ def _check_ranks(pool: LLMPool, key: str, problems: list[str]) -> None:
                 f"{key}.rank_routing: {pool.rank_routing} has no effect with one rank; expected null"
             )
         return
-    if pool.rank_routing == "shortest_queue" and pool.engine.scheduler == "vllm":
+    if pool.rank_routing in ("shortest_queue", "follow_bootstrap_room") and pool.engine.scheduler == "vllm":
         problems.append(
-            f"{key}.rank_routing: shortest_queue is SGLang's rule; expected least_requests, round_robin or null"
+            f"{key}.rank_routing: {pool.rank_routing} is SGLang's rule; expected least_requests, round_robin or null"
         )
     if pool.pipeline_parallel > 1:
         problems.append(

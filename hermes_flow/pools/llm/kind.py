@@ -220,7 +220,7 @@ class LLMKind(PoolKind):
                 "answer of another one"
             )
         known = (capacity, longest, handovers, lowering.network, lowering.requests.adapters)
-        lowered = lower_llm(name, decided, routing, lowering.costs[name], *known)
+        lowered = lower_llm(name, decided, routing, lowering.costs[name], *known, lowering.seed)
         return with_prefix_note(lowered, choice)
 
     def kv_shape(self, pool: LLMPool) -> KVShape:

@@ -26,7 +26,7 @@ from hermes_flow.pools.llm.notes import pool_notes
 from hermes_flow.pools.llm.offload.lower import offload_spec
 from hermes_flow.pools.llm.packing import PackingOrder, packing_orders
 from hermes_flow.pools.llm.packing.fcfs import FirstComeFirstServed
-from hermes_flow.pools.llm.rank_choice import rank_routing
+from hermes_flow.pools.llm.rank_routing import rank_routing
 from hermes_flow.pools.llm.schema import LLMPool
 from hermes_flow.pools.llm.server_limits import server_seats
 from hermes_flow.pools.llm.sglang.settings import longest_step, sglang_settings, uses_sglang
@@ -47,10 +47,11 @@ def lower_llm(
     handovers: Handovers,
     network: Network | None = None,
     adapters_asked: tuple[str, ...] = (),
+    seed: int = 0,
 ) -> Pool:
     """Return the pool called ``name``, whose longest sequence has ``longest`` tokens, on nodes of ``network``.
 
-    Requests ask for the adapters ``adapters_asked``.
+    Requests ask for the adapters ``adapters_asked``; ``seed`` is that of what is drawn as they are served.
 
     Raises ConfigError where a figure that it needs is missing.
     """
@@ -63,11 +64,10 @@ def lower_llm(
         upstream = _step_cost(model, replace(deployment, part="upstream"))
         hop = model.hop(deployment)
     _check_replay(name, pool, cost)
-    _check_ranks_apart(name, pool, handovers)
     energy = step_energy(deployment, cost, upstream) if getattr(model, "of_hardware", True) else None
     price = pool.hardware.usd_per_hour
     adapters = _adapters(name, pool, model, cost, handovers, adapters_asked)
-    client = _client(name, pool, capacity, handovers, cost, upstream, hop, adapters)
+    client = _client(name, pool, capacity, handovers, cost, upstream, hop, adapters, seed)
     return Pool(
         name=name,
         hardware=pool.hardware.name,
@@ -90,10 +90,11 @@ def _client(
     upstream: StepCost | None,
     hop: Hop,
     adapters: AdapterSpec | None,
+    seed: int,
 ) -> LLMClientSpec:
     """Return what a client of the pool is; pipeline ranks before the last have ``upstream`` and ``hop``."""
     policy = batching_policies.parse(pool.batching, f"cluster.pools.{name}.batching")
-    sglang = sglang_settings(pool, handovers, capacity.state_slots) if uses_sglang(pool) else None
+    sglang = sglang_settings(pool, handovers, capacity.state_slots, seed) if uses_sglang(pool) else None
     packing: PackingOrder = FirstComeFirstServed()
     if sglang is None:
         packing = packing_orders.parse(pool.packing, f"cluster.pools.{name}.packing")
@@ -113,7 +114,7 @@ def _client(
         swap_ps_per_block=_swap_ps_per_block(name, pool, capacity),
         prefix_cache=bool(pool.prefix_cache),
         attention_ranks=pool.data_parallel,
-        rank_routing=rank_routing(pool),
+        rank_routing=rank_routing(name, pool, handovers),
         pipeline_ranks=pool.pipeline_parallel,
         upstream=upstream,
         hop_ps_per_token=hop.ps_per_token,
@@ -132,16 +133,6 @@ def _client(
         adapters=adapters,
         offload=offload_spec(pool, capacity),
     )
-
-
-def _check_ranks_apart(name: str, pool: LLMPool, handovers: Handovers) -> None:
-    """Raise ConfigError where KV moves between ranks of an engine for which this is not modelled."""
-    if pool.data_parallel > 1 and handovers.moves and pool.engine.scheduler != "vllm":
-        raise ConfigError(
-            f"cluster.pools.{name}.data_parallel",
-            f"{pool.data_parallel}, but KV moves between this pool and another, which is not modelled for ranks of "
-            f"engine {pool.engine.name}; expected 1, or engine=vllm",
-        )
 
 
 def _adapters(

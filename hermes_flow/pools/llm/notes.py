@@ -18,7 +18,6 @@ from hermes_flow.pools.llm.by_priority.settings import by_priority
 from hermes_flow.pools.llm.capacity import KVCapacity
 from hermes_flow.pools.llm.held_contexts import held_notes
 from hermes_flow.pools.llm.offload.lower import offload_notes
-from hermes_flow.pools.llm.rank_choice import rank_routing
 from hermes_flow.pools.llm.scheduler import BatchingPolicy
 from hermes_flow.pools.llm.schema import LLMPool
 from hermes_flow.pools.llm.sglang.settings import sglang_note, side_notes, uses_sglang
@@ -44,7 +43,7 @@ def pool_notes(
         _scheduler_note(pool, client),
         *_order_notes(pool, client),
         *held_notes(pool),
-        *_parallel_notes(pool),
+        *_parallel_notes(pool, client),
         *_speculation_notes(pool),
         _capacity_note(pool, capacity),
         *offload_notes(client.offload, pool.block_size, along=client.sglang is not None),
@@ -91,7 +90,7 @@ def _order_notes(pool: LLMPool, client: LLMClientSpec) -> list[str]:
     return notes
 
 
-def _parallel_notes(pool: LLMPool) -> list[str]:
+def _parallel_notes(pool: LLMPool, client: LLMClientSpec) -> list[str]:
     """How the model lies on the devices, where that is more than tensor parallelism."""
     if not (pool.pipeline_parallel > 1 or pool.data_parallel > 1 or pool.expert_parallel):
         return []
@@ -100,7 +99,7 @@ def _parallel_notes(pool: LLMPool) -> list[str]:
         layers = " + ".join(str(rank.layers) for rank in pipeline_ranks(pool.model, pool.pipeline_parallel))
         parts.append(f"pipeline parallel {pool.pipeline_parallel} ({layers} layers)")
     if pool.data_parallel > 1:
-        routing = rank_routing(pool).replace("_", " ")
+        routing = client.rank_routing.replace("_", " ")
         parts.append(f"data-parallel attention on {pool.data_parallel} ranks, in lockstep ({routing})")
     if pool.expert_parallel:
         parts.append("expert parallel")

@@ -5,19 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from hermes_flow.pools.llm.schema import LLMPool
 from hermes_flow.program.units import NEVER, PS_PER_MS
 
 # source: vllm/v1/engine/coordinator.py, min_stats_update_interval_ms; the front end learns the counts this often
 REPORT_PS = round(100 * PS_PER_MS)
 # source: vllm/v1/engine/core_client.py, DPLBAsyncMPClient.get_core_engine_for_request: score = waiting * 4 + running
 _WAITING_WEIGHT = 4
-
-
-def rank_routing(pool: LLMPool) -> str:
-    """Return the rule by which ranks get their requests; that of TensorRT-LLM's shared queue is fixed."""
-    rules = {"sglang": "round_robin", "tensorrt_llm": "shared_queue"}
-    return pool.rank_routing or rules.get(pool.engine.scheduler, "least_requests")
 
 
 class CountedRank(Protocol):

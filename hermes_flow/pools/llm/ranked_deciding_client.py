@@ -1,13 +1,15 @@
-"""An LLM client of ranks with data-parallel attention whose schedulers decide every step at the same time."""
+"""LLM clients of ranks with data-parallel attention whose schedulers decide every step at the same time."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Literal
 
 from hermes_flow.pools.client import Calls
 from hermes_flow.pools.llm.decided_steps import DecidedSequence, Step
 from hermes_flow.pools.llm.deciding_client import DecidingClient
+from hermes_flow.pools.llm.handing_client import ReceivingClient, SendingClient
 from hermes_flow.pools.llm.ranked_scheduler import RankedScheduler
 from hermes_flow.pools.llm.step_log import segment_rows, single_steps
 from hermes_flow.pools.llm.tasks import LLMTasks
@@ -16,13 +18,12 @@ from hermes_flow.program.units import NEVER
 from hermes_flow.recording.recording import ClientRecord
 
 
-class RankedDecidingClient(DecidingClient):
-    """One client, whose steps last as long as that of the slowest rank, and the experts that all ranks share.
+class StepsOfRanks(DecidingClient):
+    """A client whose steps last as long as that of the slowest rank, and the experts that all ranks share.
 
-    A stretch of equal decode steps ends before another rank becomes the slowest.
+    A stretch of equal decode steps ends before another rank becomes the slowest. The class stands before that of a
+    client with one scheduler, so it can have no slots of its own.
     """
-
-    __slots__ = ("_ranked", "_runs")
 
     def __init__(
         self,
@@ -100,3 +101,22 @@ class RankedDecidingClient(DecidingClient):
     def record(self, pool: int) -> ClientRecord:
         """Return the steps of the client and their totals."""
         return replace(super().record(pool), segments=single_steps(segment_rows(self._log, []), self._runs))
+
+
+class RankedDecidingClient(StepsOfRanks):
+    """One client that prefills and decodes."""
+
+
+class RankedSendingClient(StepsOfRanks, SendingClient):
+    """One client that prefills; each rank holds the KV of its prompts until it is let go."""
+
+
+class RankedReceivingClient(StepsOfRanks, ReceivingClient):
+    """One client that decodes; each rank gives memory to its own requests."""
+
+
+def client_of_side(side: Literal["both", "prefill", "decode"]) -> type[StepsOfRanks]:
+    """Return the kind of client for a side of the work."""
+    if side == "both":
+        return RankedDecidingClient
+    return RankedSendingClient if side == "prefill" else RankedReceivingClient

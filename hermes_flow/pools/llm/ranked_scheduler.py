@@ -11,32 +11,57 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from hermes_flow.pools.llm.decided_steps import Prefill, Step, StepScheduler
-from hermes_flow.pools.llm.rank_budget import REPORT_PS, RankBudget
+from hermes_flow.pools.llm.rank_budget import REPORT_PS, RankBudget, RankTurns
 from hermes_flow.program.units import NEVER
 
 
 class RankedScheduler:
     """One ``StepScheduler`` made of those of the ranks, to which SGLang's controller gives requests.
 
-    With ``by_queue`` it learns every 100 ms how many requests each rank has, next with the first decision at or after
-    ``report_ps``; else the ranks take requests in turns.
+    ``turns`` choose the rank of each request. By default the ranks take requests in turns; with ``by_queue`` the
+    controller learns every 100 ms how many requests each rank has, next with the first decision at or after
+    ``report_ps``. Ranks that send KV to other clients, or take it over, are ``SendingScheduler`` or
+    ``ReceivingScheduler``, and so is this one then.
     ``decode_paces`` has the number of running sequences and their computed tokens of each rank that decodes, as
     ``equal_decodes`` has found them.
     """
 
     cancels: ClassVar[bool] = False
 
-    __slots__ = ("_budget", "_busy", "_in_hand", "_parts", "_rank_of", "context", "ranks", "report_ps")
+    __slots__ = (
+        "_budget",
+        "_busy",
+        "_in_hand",
+        "_parts",
+        "_rank_of",
+        "_sides",
+        "context",
+        "ranks",
+        "report_ps",
+    )
 
-    def __init__(self, ranks: Sequence[StepScheduler], *, by_queue: bool = False) -> None:
+    def __init__(
+        self, ranks: Sequence[StepScheduler], turns: RankTurns | None = None, *, by_queue: bool = False
+    ) -> None:
         self.ranks = list(ranks)
+        self._sides: list[Any] = self.ranks  # as those that send KV, or take it over
         self.context = 0
-        self._budget = RankBudget(len(ranks))
+        self._budget = turns or RankBudget(len(ranks))
         self.report_ps = REPORT_PS if by_queue else NEVER
         self._rank_of: dict[int, int] = {}  # by task
         self._in_hand = [0] * len(ranks)  # requests of each rank that are not over
         self._busy: list[StepScheduler] = []  # those with work, in a stretch of equal steps
         self._parts: list[Step | None] = [None] * len(ranks)  # of the step that was decided last
+
+    @property
+    def granted(self) -> list[Any]:
+        """Those that got memory in the last decision, where the ranks take over KV."""
+        return [one for rank in self._sides for one in rank.granted]
+
+    @property
+    def joined(self) -> list[Any]:
+        """Those that got their first token in the last decision, where the ranks take over KV."""
+        return [one for rank in self._sides for one in rank.joined]
 
     @property
     def idle(self) -> bool:
@@ -60,7 +85,7 @@ class RankedScheduler:
 
     def enqueue(self, sequence: Any) -> None:
         """Give a request that has arrived to a rank."""
-        place = self._budget.choose()
+        place = self._budget.choose(sequence.task)
         self._assign(sequence, place)
         self.ranks[place].enqueue(sequence)
 
@@ -85,6 +110,14 @@ class RankedScheduler:
     def prefilled(self, prefill: Prefill) -> None:
         """Take note that a prompt is complete and its sequence goes on."""
         self.ranks[self._rank_of[prefill.sequence.task]].prefilled(prefill)
+
+    def hand_over(self, sequence: Any) -> None:
+        """Note that a prompt is complete and its token delivered; its KV stays on its rank until ``ended``."""
+        self._sides[self._rank_of[sequence.task]].hand_over(sequence)
+
+    def arrived(self, sequence: Any) -> None:
+        """Take note that the KV of a request is here, on the rank that has its memory."""
+        self._sides[self._rank_of[sequence.task]].arrived(sequence)
 
     def ended(self, sequence: Any) -> None:
         """Free the memory of a sequence whose last token is delivered."""

@@ -77,12 +77,15 @@ class LLMPool:
     ``max_num_seqs``, ``max_num_batched_tokens`` or ``chunked_prefill_size``, ``kv_blocks`` and queue; all ranks begin
     each step together. SGLang's flags for requests and chunks are those of all ranks, which it divides.
     """
-    rank_routing: Literal["least_requests", "round_robin", "shortest_queue"] | None = None
+    rank_routing: (
+        Literal["least_requests", "round_robin", "shortest_queue", "follow_bootstrap_room"] | None
+    ) = None
     """How the front end gives requests to the ranks of ``data_parallel``: to the one with the least 4 × waiting +
     running requests, counted every 100 ms as in vLLM; in turns; or as SGLang's shortest_queue, with which those with
-    the fewest requests, counted every 100 ms, get the next ones until all have as many. Null is least_requests with
-    vLLM and round_robin with SGLang; the ranks of TensorRT-LLM share one queue, which gives requests to the rank with
-    the fewest prompt tokens.
+    the fewest requests, counted every 100 ms, get the next ones until all have as many; or as SGLang's
+    follow_bootstrap_room, with which the rank of a prompt whose KV another client awaits is drawn at random. Null is
+    least_requests with vLLM, and round_robin with SGLang but for such prompts, which follow their rooms; the ranks of
+    TensorRT-LLM share one queue, which gives requests to the rank with the fewest prompt tokens.
     """
     expert_parallel: bool = False
     """True keeps experts whole and spreads them over tensor_parallel × data_parallel devices."""

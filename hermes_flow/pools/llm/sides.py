@@ -72,6 +72,12 @@ def _of_pools(theirs: str, first: LLMPool, ours: str, second: LLMPool) -> Iterat
                     else f"{value!r} has no effect on a pool that only {part}; expected {default}",
                 )
     for name, pool in ((theirs, first), (ours, second)):
+        if pool.attention_dp_config.enable_balance:
+            yield (
+                f"pools.{name}.attention_dp_config.enable_balance",
+                "true has no effect where prefill and decode have pools of their own, as prompts wait only beside "
+                "decodes; expected false",
+            )
         if state_layers(pool.model):
             yield (
                 f"pools.{name}.engine",

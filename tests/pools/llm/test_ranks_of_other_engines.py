@@ -179,7 +179,11 @@ def test_sglang_divides_its_default_chunk_among_the_ranks() -> None:
 @pytest.mark.parametrize(
     ("engine", "words", "expected"),
     [
-        ("sglang", ["rank_routing=least_requests"], "expected round_robin, shortest_queue or null"),
+        (
+            "sglang",
+            ["rank_routing=least_requests"],
+            "shortest_queue, follow_bootstrap_room or null",
+        ),
         ("vllm", ["rank_routing=shortest_queue"], "shortest_queue is SGLang's rule; expected least_requests"),
         ("tensorrt_llm", ["rank_routing=round_robin"], "share one queue; expected null"),
         ("sglang", ["attention_dp_config.enable_balance=true"], "the pool has no ranks of TensorRT-LLM"),
@@ -198,16 +202,52 @@ def test_a_rule_of_another_front_end_is_refused(engine: str, words: list[str], e
         )
 
 
-def test_kv_does_not_move_between_ranks_of_these_engines() -> None:
-    with pytest.raises(CompileError, match=r"cluster\.pools\.prefill\.data_parallel: 2, but KV moves"):
-        hf.compile(
-            hf.compose(
-                [
-                    *("pipeline=llm", "cluster=disaggregated", "engine=sglang", *MIXTURE),
-                    "cluster.pools.prefill.data_parallel=2",
-                ]
-            )
-        )
+@pytest.mark.parametrize(
+    ("engine", "words", "expected"),
+    [
+        ("sglang", ["decode.rank_routing=follow_bootstrap_room"], "only prompts of SGLang whose KV another"),
+        ("vllm", ["prefill.rank_routing=follow_bootstrap_room"], "follow_bootstrap_room is SGLang's rule"),
+        (
+            "tensorrt_llm",
+            ["prefill.attention_dp_config.enable_balance=true"],
+            r"prefill\.attention_dp_config\.enable_balance: true has no effect where prefill and decode have",
+        ),
+    ],
+)
+def test_what_ranks_with_pools_of_their_own_cannot_have_is_refused(
+    engine: str, words: list[str], expected: str
+) -> None:
+    with pytest.raises(HermesFlowError, match=expected):
+        hf.compile(hf.compose([*apart(engine), *(f"cluster.pools.{word}" for word in words)]))
+
+
+def apart(engine: str) -> list[str]:
+    """Prefill and decode on clients of two ranks each."""
+    ranks = [f"cluster.pools.{pool}.data_parallel=2" for pool in ("prefill", "decode")]
+    return ["pipeline=llm", "cluster=disaggregated", f"engine={engine}", *MIXTURE, *ranks, "slo=none"]
+
+
+@pytest.mark.parametrize(
+    ("engine", "rule"), [("sglang", "follow bootstrap room"), ("tensorrt_llm", "shared queue")]
+)
+def test_kv_moves_between_ranks_of_these_engines(engine: str, rule: str) -> None:
+    words = [*apart(engine), "workload.requests=40", "workload.rate_per_s=20"]
+    assert rule in one_line(hf.compose(words))
+    result = hf.simulate(hf.compile(hf.compose(words)))
+    assert result.requests["status"].to_list() == ["completed"] * 40
+    assert result.stages.filter(result.stages["stage"] == "decode")["transfer_s"].min() > 0
+
+
+def test_random_rooms_wait_longer_than_turns() -> None:
+    """Prompts of one length at once: in turns all ranks have as many, by rooms some have more and the others idle."""
+    words = [*apart("sglang"), "workload=synthetic", "workload.requests=64", "workload.input_tokens=4000"]
+    words += ["workload.arrivals={process: closed_loop, concurrency: 64}", "workload.output_tokens=2"]
+    words += ["cluster.pools.prefill.data_parallel=8"]
+    turns, rooms = (
+        hf.simulate(hf.compile(hf.compose([*words, f"cluster.pools.prefill.rank_routing={rule}"])))
+        for rule in ("round_robin", "null")
+    )
+    assert rooms.requests["ttft_s"].max() > 1.2 * turns.requests["ttft_s"].max()
 
 
 @pytest.mark.parametrize(

@@ -18,10 +18,12 @@ from tries import tries
 
 import hermes_flow as hf
 from hermes_flow.machine.run import run
+from hermes_flow.pools.llm.rank_budget import room
 from hermes_flow.program.pools import LLMClientSpec, SGLangSettings
 from hermes_flow.program.program import Program
 
 WIDE = 10**15
+SEED = 7  # of the rooms
 
 
 def random_settings(rng: random.Random, tokens: int, page: int, radix: bool) -> Settings:
@@ -40,7 +42,9 @@ def random_settings(rng: random.Random, tokens: int, page: int, radix: bool) -> 
     )
 
 
-def spec_of(settings: Settings, reserved: int, side: Literal["prefill", "decode"]) -> LLMClientSpec:
+def spec_of(
+    settings: Settings, reserved: int, side: Literal["prefill", "decode"], ranks: int = 1
+) -> LLMClientSpec:
     most = settings.max_running_requests
     cost = build_affine_cost(
         settings.fixed / 1000, settings.per_token / 1000, settings.per_context / 1000, 4000, most + 200
@@ -48,25 +52,28 @@ def spec_of(settings: Settings, reserved: int, side: Literal["prefill", "decode"
     return LLMClientSpec(
         model="any",
         devices=1,
-        kv_blocks=settings.max_total_num_tokens // settings.page_size,
+        kv_blocks=ranks * settings.max_total_num_tokens // settings.page_size,
         block_size=settings.page_size,
         max_num_seqs=most,
         max_num_batched_tokens=4000,
         batching="chunked",
         lookahead=int(settings.overlap),
-        cost=cost,
+        cost=cost.in_lockstep(ranks),
+        attention_ranks=ranks,
+        rank_routing="follow_bootstrap_room" if side == "prefill" else "round_robin",
         sglang=SGLangSettings(
             settings.max_prefill_tokens,
             settings.chunked_prefill_size,
             longest_prefix=settings.schedule_policy == "lpm",
             reserved_decode_tokens=reserved,
             side=side,
+            room_seed=SEED,
         ),
     )
 
 
-def system(seed: int) -> tuple[Pair, Program]:
-    """Return a random pair of clients twice: as naive ones, and as a program."""
+def system(seed: int, ranks: tuple[int, int] = (1, 1)) -> tuple[Pair, Program]:
+    """Return a random pair of clients with so many ranks twice: as naive ones, and as a program."""
     rng = random.Random(f"pair{seed}")
     page, radix = rng.choice([1, 1, 4, 16]), rng.random() < 0.5
     drawn = random_system(rng, "chunked", 1, OraclePolicy(prefix_cache=radix)).requests
@@ -97,10 +104,11 @@ def system(seed: int) -> tuple[Pair, Program]:
                 Request(number, one.arrival_ns, one.prompt, 1, 1, False, content),
             )
         )
-    naive = Pair(prefill, decode, reserved, (WIDE, latency, 3), requests)
+    rooms = [room(SEED, number) for number in range(len(drawn))]
+    naive = Pair(prefill, decode, reserved, (WIDE, latency, 3), requests, rooms, ranks)
     pair = PrefillDecodePair(
-        prefill=spec_of(prefill, reserved, "prefill"),
-        decode=spec_of(decode, reserved, "decode"),
+        prefill=spec_of(prefill, reserved, "prefill", ranks[0]),
+        decode=spec_of(decode, reserved, "decode", ranks[1]),
         requests=drawn,
         latency_ns=latency,
         prefill_policy=OraclePolicy(prefix_cache=radix),
@@ -111,9 +119,17 @@ def system(seed: int) -> tuple[Pair, Program]:
 
 
 def test_random_pairs_equal_the_naive_ones() -> None:
+    check_pairs(range(tries(48, of=3000)), [(1, 1)])
+
+
+def test_random_pairs_of_ranks_equal_the_naive_ones() -> None:
+    check_pairs(range(tries(48, of=3000)), [(2, 1), (1, 2), (3, 2), (2, 4)])
+
+
+def check_pairs(seeds: range, shapes: list[tuple[int, int]]) -> None:
     retracted = pushed_back = aborted = 0
-    for seed in range(tries(48, of=3000)):
-        naive, program = system(seed)
+    for seed in seeds:
+        naive, program = system(seed, shapes[seed % len(shapes)])
         try:
             naive.run()
         except AbortedError:
@@ -131,14 +147,24 @@ def test_random_pairs_equal_the_naive_ones() -> None:
         assert second.first_ns[several].tolist() == [one.first for one in wanted if one.output > 1], seed
         assert second.finish_ns[several].tolist() == [one.finish for one in wanted if one.output > 1], seed
         for client, server in zip(recording.clients, naive.servers, strict=True):
-            assert client.segments[:, 2].sum() == len(server.scheduler.steps), seed
-        retracted += sum(len(step.retracted) for step in naive.decode.steps)
+            assert client.segments[:, 2].sum() == server.steps, seed
+        retracted += sum(len(step.retracted) for rank in naive.decode for step in rank.steps)
         pushed_back += len(naive.waited)
-        assert naive.prefill.free + naive.prefill.tree.evictable == naive.prefill.s.max_total_num_tokens
-        assert naive.decode.free == naive.decode.s.max_total_num_tokens
+        assert all(one.free + one.tree.evictable == one.s.max_total_num_tokens for one in naive.prefill)
+        assert all(one.free == one.s.max_total_num_tokens for one in naive.decode)
     assert retracted > 5
-    assert aborted < tries(48, of=3000) / 10
+    assert aborted < len(seeds) / 10
     assert pushed_back > 50
+
+
+def test_rooms_spread_requests_over_ranks_as_draws_do() -> None:
+    counts = [0] * 8
+    for task in range(8000):
+        counts[room(SEED, task) % 8] += 1
+    # Of a fair draw each count is within four standard deviations of 1,000, and they are not all equal
+    assert max(abs(count - 1000) for count in counts) < 4 * (1000 * 7 / 8) ** 0.5
+    assert len(set(counts)) > 1
+    assert [room(SEED, task) for task in range(9)] != [room(SEED + 1, task) for task in range(9)]
 
 
 PAIR = ["cluster=disaggregated", "engine=sglang", "workload.requests=60", "slo=none"]

@@ -39,27 +39,31 @@ def random_settings(rng: random.Random, blocks: int, size: int, chunking: str) -
     )
 
 
-def spec_of(settings: Settings, side: Literal["prefill", "decode"], *, reuse: bool) -> LLMClientSpec:
+def spec_of(
+    settings: Settings, side: Literal["prefill", "decode"], ranks: int, *, reuse: bool
+) -> LLMClientSpec:
     cost = build_affine_cost(
         settings.fixed / 1000, settings.each / 1000, settings.past / 1000, 400, settings.seats
     )
     return LLMClientSpec(
         model="any",
         devices=1,
-        kv_blocks=settings.blocks,
+        kv_blocks=ranks * settings.blocks,
         block_size=settings.size,
         max_num_seqs=settings.seats,
         max_num_batched_tokens=settings.budget,
         batching="chunked",
         lookahead=int(settings.overlap),
-        cost=cost,
+        cost=cost.in_lockstep(ranks),
+        attention_ranks=ranks,
+        rank_routing="shared_queue",
         prefix_cache=reuse,
         tensorrt_llm=TensorRTSettings(settings.capacity, settings.chunking, settings.unit, side=side),
     )
 
 
-def system(seed: int) -> tuple[Pair, Program]:
-    """Return a random pair of clients twice: as naive ones, and as a program."""
+def system(seed: int, ranks: tuple[int, int]) -> tuple[Pair, Program]:
+    """Return a random pair of clients with so many ranks twice: as naive ones, and as a program."""
     rng = random.Random(f"tensorrt pair{seed}")
     size, reuse = rng.choice([1, 4, 8]), rng.random() < 0.5
     drawn = random_system(rng, "chunked", 1, OraclePolicy(prefix_cache=reuse)).requests
@@ -85,10 +89,10 @@ def system(seed: int) -> tuple[Pair, Program]:
         asked = Request(one.arrival_ns, one.prompt, one.output, limit, [])
         computing = Request(one.arrival_ns, one.prompt, 1, 1, [*names, *own] if reuse else [])
         requests.append((asked, computing))
-    naive = Pair(prefill, decode, (WIDE, latency, 3), requests)
+    naive = Pair(prefill, decode, (WIDE, latency, 3), requests, ranks)
     pair = PrefillDecodePair(
-        prefill=spec_of(prefill, "prefill", reuse=reuse),
-        decode=spec_of(decode, "decode", reuse=False),
+        prefill=spec_of(prefill, "prefill", ranks[0], reuse=reuse),
+        decode=spec_of(decode, "decode", ranks[1], reuse=False),
         requests=drawn,
         latency_ns=latency,
         prefill_policy=OraclePolicy(prefix_cache=reuse),
@@ -99,9 +103,19 @@ def system(seed: int) -> tuple[Pair, Program]:
 
 
 def test_random_pairs_equal_the_naive_ones() -> None:
-    pushed_back = 0
-    for seed in range(tries(48, of=2000)):
-        naive, program = system(seed)
+    check_pairs(range(tries(48, of=2000)), [(1, 1)])
+
+
+def test_random_pairs_of_ranks_equal_the_naive_ones() -> None:
+    held_back = check_pairs(range(tries(48, of=2000)), [(2, 1), (1, 2), (3, 2), (2, 4)])
+    assert held_back > 10
+
+
+def check_pairs(seeds: range, shapes: list[tuple[int, int]]) -> int:
+    """Compare random pairs with the naive ones; return how many decisions one rank has put off for all."""
+    pushed_back = held_back = 0
+    for seed in seeds:
+        naive, program = system(seed, shapes[seed % len(shapes)])
         naive.run()
         recording = run(program)
         first, second = recording.ops
@@ -113,11 +127,12 @@ def test_random_pairs_equal_the_naive_ones() -> None:
         assert second.first_ns[several].tolist() == [one.first for one in wanted], seed
         assert second.finish_ns[several].tolist() == [one.finish for one in wanted], seed
         for client, server in zip(recording.clients, naive.servers, strict=True):
-            assert client.segments[:, 2].sum() == len(server.oracle.steps), seed
+            assert client.segments[:, 2].sum() == server.steps, seed
+            held_back += server.shared.held_back
+            assert all(rank.free() == rank.settings.blocks for rank in server.ranks)
         pushed_back += naive.pushed_back
-        assert naive.prefill.free() == naive.prefill.settings.blocks
-        assert naive.decode.free() == naive.decode.settings.blocks
     assert pushed_back > 50
+    return held_back
 
 
 PAIR = ["cluster=disaggregated", "engine=tensorrt_llm", "workload.requests=60", "slo=none"]

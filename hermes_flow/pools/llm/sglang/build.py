@@ -38,19 +38,9 @@ def sglang_clients(
         return TokenPool(blocks, spec.block_size, tree=spec.prefix_cache)
 
     if spec.attention_ranks > 1:
-        from hermes_flow.pools.llm.ranked_deciding_client import RankedDecidingClient
-        from hermes_flow.pools.llm.ranked_scheduler import RankedScheduler
+        from hermes_flow.pools.llm.sglang.ranks import ranked_clients
 
-        def ranks() -> RankedScheduler:
-            return RankedScheduler(
-                [
-                    SGLangScheduler(settings, pool(), seats, overlap=overlap)
-                    for _ in range(spec.attention_ranks)
-                ],
-                by_queue=spec.rank_routing == "shortest_queue",
-            )
-
-        return [RankedDecidingClient(i, spec, tasks, calls, ranks(), sequence_of) for i in range(count)]
+        return ranked_clients(count, spec, settings, tasks, calls, pool, sequence_of)
     if settings.side == "prefill":
         return [
             SendingClient(

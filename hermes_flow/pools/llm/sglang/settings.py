@@ -38,10 +38,12 @@ def uses_sglang(pool: LLMPool) -> bool:
     return pool.engine.scheduler == "sglang"
 
 
-def sglang_settings(pool: LLMPool, handovers: Handovers = _NO_HANDOVERS, slots: int = 0) -> SGLangSettings:
+def sglang_settings(
+    pool: LLMPool, handovers: Handovers = _NO_HANDOVERS, slots: int = 0, seed: int = 0
+) -> SGLangSettings:
     """Return the scheduler's settings of a pool that was checked, and whose KV moves by ``handovers``.
 
-    ``slots`` are those for states on each of its ranks, if it sets some aside.
+    ``slots`` are those for states on each of its ranks, if it sets some aside; ``seed`` draws the rooms of requests.
     """
     chunk = pool.chunked_prefill_size
     if chunk == "auto":
@@ -64,6 +66,7 @@ def sglang_settings(pool: LLMPool, handovers: Handovers = _NO_HANDOVERS, slots: 
         reserved_decode_tokens=RESERVED_DECODE_TOKENS
         if pool.num_reserved_decode_tokens is None
         else pool.num_reserved_decode_tokens,
+        room_seed=seed,
     )
 
 
@@ -110,7 +113,8 @@ def check_sglang(pool: LLMPool, key: str, problems: list[str]) -> None:
         )
     if pool.data_parallel > 1 and pool.rank_routing == "least_requests":
         problems.append(
-            f"{key}.rank_routing: least_requests is vLLM's rule; expected round_robin, shortest_queue or null"
+            f"{key}.rank_routing: least_requests is vLLM's rule; expected round_robin, shortest_queue, "
+            "follow_bootstrap_room or null"
         )
     if (pool.scheduler_recv_interval or 1) > 1 and pool.offload is not None and pool.offload.tiers:
         problems.append(
@@ -171,5 +175,6 @@ def never_granted(client: LLMClientSpec, prompt: Ints, limit: Ints) -> NDArray[n
     assert settings is not None
     longest = np.minimum(limit, MOST_RESERVED)
     return (
-        prompt + np.maximum(settings.reserved_decode_tokens, longest) > client.kv_blocks * client.block_size
+        prompt + np.maximum(settings.reserved_decode_tokens, longest)
+        > client.kv_blocks // client.attention_ranks * client.block_size
     )

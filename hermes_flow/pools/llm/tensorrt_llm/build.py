@@ -15,6 +15,8 @@ from hermes_flow.pools.llm.tensorrt_llm.sequence import Sequence
 from hermes_flow.pools.llm.tensorrt_llm.waiting_client import WaitingClient
 from hermes_flow.program.pools import LLMClientSpec, TensorRTSettings
 
+_SCHEDULERS = {"both": TensorRTScheduler, "prefill": PrefillScheduler, "decode": DecodeScheduler}
+
 
 def tensorrt_clients(
     count: int, spec: LLMClientSpec, settings: TensorRTSettings, tasks: LLMTasks, calls: Calls
@@ -36,19 +38,19 @@ def tensorrt_clients(
         return BlockPool(blocks, spec.block_size, reuses=spec.prefix_cache)
 
     if spec.attention_ranks > 1:
-        from hermes_flow.pools.llm.ranked_deciding_client import RankedDecidingClient
+        from hermes_flow.pools.llm.ranked_deciding_client import client_of_side
         from hermes_flow.pools.llm.tensorrt_llm.shared_queue import SharedQueue
 
+        kind = client_of_side(settings.side)
+
         def ranks() -> SharedQueue:
+            each = range(spec.attention_ranks)
+            scheduler = _SCHEDULERS[settings.side]
             return SharedQueue(
-                [
-                    TensorRTScheduler(settings, pool(), *limits, overlap=overlap)
-                    for _ in range(spec.attention_ranks)
-                ],
-                settings.balance,
+                [scheduler(settings, pool(), *limits, overlap=overlap) for _ in each], settings.balance
             )
 
-        return [RankedDecidingClient(i, spec, tasks, calls, ranks(), sequence_of) for i in range(count)]
+        return [kind(i, spec, tasks, calls, ranks(), sequence_of) for i in range(count)]
     if settings.side == "prefill":
         return [
             SendingClient(

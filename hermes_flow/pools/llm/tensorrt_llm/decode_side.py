@@ -63,16 +63,28 @@ class DecodeScheduler(TensorRTScheduler):
         """Return one for each request that has not begun: its prompt is computed elsewhere."""
         return self.fresh()
 
-    def decide(self) -> Step | None:
-        """Return the next step and take its memory; None if nothing can run now."""
+    def propose(self) -> tuple[Step, list[tuple[Sequence, int]]]:
+        """Return the decodes of the next step; requests that ask may get memory, whether or not it is taken."""
         self.granted, self.joined = [], []
-        step = super().decide()
-        for sequence in step.decodes if step is not None else ():
+        proposed = super().propose()
+        self.pool.note_peak()
+        return proposed
+
+    def take(self, step: Step, contexts: list[tuple[Sequence, int]]) -> Step | None:
+        """Take the memory of a proposed step and return it; None if it is empty."""
+        taken = super().take(step, contexts)
+        for sequence in taken.decodes if taken is not None else ():
             if not sequence.out:
                 sequence.out = 1
                 self.joined.append(sequence)
-        self.pool.note_peak()
-        return step
+        return taken
+
+    def must_run(self) -> bool:
+        """Return whether a request has its KV here; those that wait for memory or for KV count for nothing.
+
+        source: _pad_attention_dp_dummy_request of py_executor.py
+        """
+        return any(one.generating for one in self.active)
 
     def equal_decodes(self) -> int:
         """Return how many of the next decisions are plain decode steps of the whole batch; see ``StepScheduler``."""

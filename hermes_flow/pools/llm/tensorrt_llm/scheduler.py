@@ -143,6 +143,10 @@ class TensorRTScheduler:
         chosen = self._with_memory(step)
         return step, self._that_run(chosen, step)
 
+    def must_run(self) -> bool:
+        """Return whether the scheduler has requests of which one has to run: else a rank runs a dummy."""
+        return bool(self.active)
+
     def put_off(self, step: Step) -> None:
         """Take note that a proposed step is not taken."""
         self._unlisted += step.retracted

@@ -2,7 +2,8 @@
 
 Before each decision, requests go from the queue to the ranks while these have seats: the longest prompt first, each
 to the rank whose active requests have the fewest prompt tokens, among the ranks with less than their equal share of
-the requests. No rank takes a step while one that has active requests can run none of them.
+the requests. No rank takes a step while one that has active requests can run none of them. Where KV comes from
+other clients, requests that wait for memory or for their KV have seats, but do not stop the other ranks.
 
 With ``enable_balance`` of its attention_dp_config, prompts wait until every rank can run one and has a seat for it:
 for at most ``timeout_iters`` steps, and where every rank has one for ``batching_wait_iters`` more. They do not wait
@@ -73,7 +74,7 @@ class SharedQueue(RankedScheduler):
             decodes = [len(step.decodes) if rank.active else 1 for rank, step, _ in proposals]  # 1: a dummy
             if self._hold_back(prompts, decodes, *self._balance):
                 proposals = [(rank, step, []) for rank, step, _ in proposals]
-        if any(rank.active and not contexts and not step.decodes for rank, step, contexts in proposals):
+        if any(rank.must_run() and not contexts and not step.decodes for rank, step, contexts in proposals):
             for rank, step, _ in proposals:
                 rank.put_off(step)
             return self._join([None] * len(proposals))

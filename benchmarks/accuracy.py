@@ -38,7 +38,7 @@ from benchmarks.error_text import signed as _signed
 from benchmarks.error_text import size as _size
 from benchmarks.error_text import table as _table
 from benchmarks.left_out import Constants, models_left_out, replay_without_gpu, sizes_left_out
-from benchmarks.measured_runs import DRAWS, aggregate, disaggregated, more, per_request, rtx
+from benchmarks.measured_runs import DRAWS, ESTIMATED, aggregate, disaggregated, more, per_request, rtx
 from benchmarks.processes import ROOT
 from benchmarks.silicon_layouts import layout
 from benchmarks.wrapping import wrapped
@@ -153,7 +153,7 @@ def _runs(runs: Sequence[Compared]) -> str:
         [run.name, *(_signed(found.get(column)) for column in _COLUMNS), "" if size is None else _size(size)]
         for run, found, size in zip(ordered, errors, each, strict=True)
     ]
-    counted = [found for run, found in zip(ordered, errors, strict=True) if "older engine" not in run.name]
+    counted = [found for run, found in zip(ordered, errors, strict=True) if ESTIMATED not in run.name]
     sizes = [
         _size(float(np.mean([abs(found[column]) for found in counted if column in found])))
         for column in _COLUMNS

@@ -82,32 +82,37 @@ from other measurements.
 WIDE_PAIR = """
 ## DeepSeek on B200 with prefill and decode apart
 
-One client of eight B200 prefills and one decodes, both with data-parallel attention and experts on all eight devices
-(SGLang). Prompts have 8,192 tokens, answers 1,024. Both sides have the settings of the recipe of this layout and
-SGLang's launches of prompts. Its scheduler is not modelled with KV that moves between ranks, so vLLM's runs them. The
-measured time per token is twice ours. Much of this is that run: InferenceMAX has the same layout with the same
-lengths and users at 28.0 ms (SGLang 0.5.8) and 30.6 ms (TensorRT-LLM), where we say 21 ms. Its TTFT is 15 s with one
-engine and 1.9 s with the other.
+One client of eight B200 prefills and one decodes, both with data-parallel attention and experts on all eight
+devices (SGLang). Prompts have 8,192 tokens, answers 1,024. Both sides have the settings of the recipe of this
+layout, and each rank has SGLang's own scheduler. The measured time per token is twice ours. Much of this is that
+run: InferenceMAX has the same layout with the same lengths and users at 28.0 ms (SGLang 0.5.8) and 30.6 ms
+(TensorRT-LLM). Its TTFT is 15 s with one engine and 1.9 s with the other.
 
-Over 109 runs of DeepSeek with prefill and decode apart, clients without ranks take 0.8 to 1.3 times as long per token
-as simulated, but on H100 up to 1.8 times. With ranks of attention it is 1.1 to 1.5 times on every GPU (once 1.8), on
-eight devices as on 32, with SGLang as with TensorRT-LLM. So what is missing lies in what ranks do with each other.
-Kernels that send tokens to the devices of their experts would take ten milliseconds more than we say, if they were as
-slow as DeepEP's. But the recipe of SGLang on B200 names none (`moe-a2a-backend`, none by default), so all devices
-gather the tokens of all ranks, and scatter the sums. NCCL takes 24 and 21 µs for both with 128 tokens on eight B200,
-as measured, which makes 2.6 ms in 58 layers. We say 1.1 ms. With NCCL's times we would say 22.5 ms, so 5 to 8 ms of
-these runs are not explained.
+Of what ranks do with each other, this is simulated: each step waits for the slowest rank by its own sequences, for
+the device with the most popular experts, and for the exchange of tokens. The recipe of SGLang on B200 names no
+kernels for the exchange (`moe-a2a-backend`, none by default), so all devices gather the tokens of all ranks and
+scatter the sums. NCCL takes 24 and 21 µs for both with 128 tokens on eight B200, as measured, and so do we now
+([cost](cost.md#several-devices)); 1.1 ms of a step became 2.5 ms. Time per token of TensorRT-LLM with ranks on
+B200, which nothing is fitted to, was 11 % too short in the runs without pools of their own (median of 17 runs of
+DeepSeek), and is 3 % too short since. SGLang's prompts go to a rank that is drawn at random, so that some ranks
+have several prompts while the others wait for them.
 
-The error bar of this kind is that of these runs ([error bars](error_bars.md)). Their times to the first token were
-wrong by up to 68 times. Most of these are explained: recipes of TensorRT-LLM have a seat to decode for half or two
-thirds of the users, and the others wait for as long as one answers. What SGLang's prompts wait for on B200 is not
-(9.7 s with 64 users on four clients that decode, where we say 2.5 s).
+Over 109 runs of DeepSeek with prefill and decode apart, clients without ranks take 0.8 to 1.3 times as long per
+token as simulated, but on H100 up to 1.8 times. With ranks of attention it is 1.1 to 1.4 times, on eight devices as
+on 32, with SGLang as with TensorRT-LLM. Not simulated are ranks that are padded to the longest one, and the
+gathering of their logits. Both are small: 128 tokens more to gather take about 10 µs in each layer.
+
+This run is one of those from which the error bar of this kind is made ([error bars](error_bars.md)). The bar holds
+four of five of them. It holds TTFT of this run, and the times per token of InferenceMAX's runs of the same layout,
+but not the 45.9 ms of this run: no other run of this kind is as far off. Times to the first token were wrong by up
+to 68 times. Most of these are explained: recipes of TensorRT-LLM have a seat to decode for half or two thirds of
+the users, and the others wait for as long as one answers. What SGLang's prompts wait for on B200 is not (9.7 s with
+64 users on four clients that decode).
 
 This table has the parts of a decode step with the sequences that decode at a time, and the most that anything
-published says of a part. KV of a prompt is 0.29 GB in fp8, and its transfer takes 3 ms of a TTFT of seconds. At most
-15 ms of the published 45.9 are not explained by any of these. Candidates are kernels with masks for the largest
-number of tokens that a device may receive, ranks that wait for the slowest one, and a scheduler that does not
-overlap.
+published says of a part. KV of a prompt is 0.29 GB in fp8, and its transfer takes 3 ms of a TTFT of seconds. At
+most 15 ms of the published 45.9 are not explained by any of these. Candidates are kernels with masks for the
+largest number of tokens that a device may receive, and a scheduler that does not overlap.
 """
 
 TAILS = """

@@ -21,7 +21,7 @@ import numpy as np
 
 from benchmarks import engine_constants, fits_left_out, published, silicon, silicon_apart
 from benchmarks.left_out import Constants, without
-from benchmarks.measured_runs import aggregate, disaggregated, more, per_request, rtx
+from benchmarks.measured_runs import ESTIMATED, aggregate, disaggregated, more, per_request, rtx
 from benchmarks.processes import ROOT
 from benchmarks.silicon_gpus import SIBLINGS
 from hermes_flow.pools.llm.evidence import special_features
@@ -166,7 +166,7 @@ def _elsewhere(paths: Sequence[Path]) -> list[LeftOutRow]:
 
 
 def _others(paths: Sequence[Path]) -> list[LeftOutRow]:
-    return [_row("never", path) for path in paths if "older engine" not in read_description(path).name]
+    return [_row("never", path) for path in paths if ESTIMATED not in read_description(path).name]
 
 
 def _row(left_out: str, path: Path, given: Sequence[str] = (), without_gpu: bool = False) -> LeftOutRow:
@@ -216,7 +216,8 @@ def _all_silicon(data: Path, gpus: Sequence[str] = ()) -> list[LeftOutRow]:
     together, apart = silicon.covered(rows)[0], silicon_apart.covered(rows)
     if gpus:
         together, apart = ([row for row in each if row["system"] in gpus] for each in (together, apart))
-    return [*_silicon(together), *apart_rows(apart)]
+    pair = [] if gpus and "b200_sxm" not in gpus else [wide_pair_row()]
+    return [*_silicon(together), *apart_rows(apart), *pair]
 
 
 def _silicon(rows: Sequence[dict[str, Any]]) -> list[LeftOutRow]:
@@ -254,6 +255,27 @@ def apart_rows(rows: Sequence[dict[str, Any]]) -> list[LeftOutRow]:
             )
         )
     return found
+
+
+def wide_pair_row() -> LeftOutRow:
+    """Return the published run of DeepSeek on B200 with prefill and decode apart that is no row of the collection."""
+    requests = published.run(*published.wide_pair()).requests
+    ttft, e2e = (published.MEASURED_PAIR[name] for name in ("TTFT", "E2E"))
+    tpot = (e2e - ttft) / (published.PAIR_ANSWER - 1)
+    means = {name: float(requests[f"{name}_s"].mean() or np.nan) for name in METRICS}
+    return LeftOutRow(
+        left_out="never",
+        run=f"srt-slurm {published.PAIR_PROMPT}/{published.PAIR_ANSWER} 1P1D, {published.PAIR_USERS} users",
+        hardware="b200_sxm",
+        engine="sglang",
+        model="deepseek_v3",
+        mixture=True,
+        layout="disaggregated",
+        cost="roofline",
+        hit_share=0.0,
+        work=float(np.nan),
+        errors={"ttft": ttft / means["ttft"], "tpot": tpot / means["tpot"], "e2e": e2e / means["e2e"]},
+    )
 
 
 def amd_rows() -> list[LeftOutRow]:

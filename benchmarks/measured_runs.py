@@ -80,26 +80,27 @@ RTX = {
         *HOST_STEP,
     ),
 }
-# From data/README.md: whole-run figures of the same workload on two layouts; engine settings are not recorded. They
-# were published in February 2026 (arXiv 2602.23036). vLLM looks ahead by default since 0.14 of January 2026, and with
-# a KV connector it could not before (vllm-project/vllm, pull request 27647). A connector that copies layer by layer
-# needs four launches for each layer on both sides. A launch is a fifteenth of the 700 µs that
-# a layer without graphs took by an earlier fit.
+# From data/README.md: whole-run figures of the same workload on two layouts. The settings of these two runs are not
+# recorded. Five logs of vLLM in the repository of the study (casys-kaist/LLMServingSim, evaluation/artifacts and
+# evaluation/memory) are of 11 to 13 December 2025: releases 0.11.1 and 0.13.0rc2, in none of which async scheduling
+# was on by default or by a flag. vLLM looks ahead by default since 0.14 of January 2026, and with a KV connector it
+# could not before (vllm-project/vllm, pull request 27647). Two of the logs have LMCacheConnectorV1, which blocks a
+# step until KV is saved (wait_for_save of LMCache's vllm_v1_adapter.py). How long it does is not recorded: the
+# third run has the estimate of four launches of 45 µs for each layer on either side.
 PAIR = ("prefill", "decode")
 APART = ("cluster=disaggregated", *(f"cluster.pools.{pool}.tensor_parallel=4" for pool in PAIR))
-TOGETHER = (f"{POOL}.tensor_parallel=4",)
+APART += tuple(f"cluster.pools.{pool}.lookahead=0" for pool in PAIR)
+TOGETHER = (f"{POOL}.tensor_parallel=4", f"{POOL}.lookahead=0")
 MEASURED_APART, MEASURED_TOGETHER = (1833.9, 61.5, 26.7), (1858.5, 50.3, 22.7)
 
 
 LAYERS, LAUNCHES, LAUNCH_US = 80, 4, 45
-OLDER_APART = [*APART, f"cluster.kv_handover_us={LAYERS * LAUNCHES * LAUNCH_US}"]
-OLDER_APART += [f"cluster.pools.{pool}.lookahead=0" for pool in PAIR]
-OLDER_TOGETHER = [*TOGETHER, f"{POOL}.lookahead=0"]
+BLOCKED = (*APART, f"cluster.kv_handover_us={LAYERS * LAUNCHES * LAUNCH_US}")
+ESTIMATED = "estimated connector"  # in the names of runs that do not count
 LAYOUTS = {
     "Llama-3.1-70B on H100: prefill TP4 + decode TP4": (APART, MEASURED_APART),
     "Llama-3.1-70B on H100: one TP4": (TOGETHER, MEASURED_TOGETHER),
-    "Llama-3.1-70B on H100, older engine: prefill TP4 + decode TP4": (OLDER_APART, MEASURED_APART),
-    "Llama-3.1-70B on H100, older engine: one TP4": (OLDER_TOGETHER, MEASURED_TOGETHER),
+    f"Llama-3.1-70B on H100, {ESTIMATED}: prefill TP4 + decode TP4": (BLOCKED, MEASURED_APART),
 }
 
 

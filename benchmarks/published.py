@@ -237,6 +237,11 @@ def _stages(result: hf.Result) -> Iterable[Stage]:
         start += seconds + PAUSE_S
 
 
+# source: srt-slurm, pull request 210 (SGLang): output tokens per second, and means in seconds
+MEASURED_PAIR = {"output tokens/s": 2012.0, "TTFT": 9.3, "E2E": 56.3}
+PAIR_USERS, PAIR_PROMPT, PAIR_ANSWER = 128, 8192, 1024
+
+
 def wide_pair() -> tuple[str, ...]:
     """Return the overrides of DeepSeek on B200 with one prefill and one decode client of eight devices each.
 
@@ -244,7 +249,7 @@ def wide_pair() -> tuple[str, ...]:
     SGLang divides chunked-prefill-size 131,072 and max-running-requests among the eight ranks of attention.
     """
     chosen = [
-        *users(128, 8192, 1024, 1280),
+        *users(PAIR_USERS, PAIR_PROMPT, PAIR_ANSWER, 10 * PAIR_USERS),
         "cluster=disaggregated",
         "engine=sglang",
         "model=deepseek_v3",
@@ -275,7 +280,7 @@ def step_parts(sequences: int, context: int) -> list[tuple[str, float]]:
 
     each = -(-sequences // 8)
     read = (whole.decode_attention_ps[each] + whole.context_ps * sequences * context) / 1e9
-    experts, head = whole.experts_ps[sequences] / 1e9, whole.sequences_ps[each] / 1e9
+    experts, head = no_exchange.experts_ps[sequences] / 1e9, whole.sequences_ps[each] / 1e9
     engine, exchange = at(whole) - at(no_engine), at(whole) - at(no_exchange)
     rest = at(whole) - read - experts - head - engine - exchange
     return [
@@ -322,4 +327,6 @@ def _without_exchange(hardware: Hardware) -> Hardware:
         devices: replace(fit, alpha_us=0.0, one_shot=None)
         for devices, fit in hardware.efficiency.all_reduce.items()
     }
-    return replace(hardware, scale_up_gb_s=1e8, efficiency=replace(hardware.efficiency, all_reduce=reduces))
+    gathers = {devices: replace(fit, alpha_us=0.0) for devices, fit in hardware.efficiency.gather.items()}
+    efficiency = replace(hardware.efficiency, all_reduce=reduces, gather=gathers)
+    return replace(hardware, scale_up_gb_s=1e8, efficiency=efficiency)

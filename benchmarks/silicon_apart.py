@@ -136,12 +136,16 @@ def _overrides(row: dict[str, Any], load: int) -> list[str]:
 
 def _pool(pool: Any, row: dict[str, Any], side: Side, told: SideSettings) -> LLMPool:
     assert isinstance(pool, LLMPool)
+    spread = side.spread and _is_mixture(silicon.model_of(row))
+    # In a rack TensorRT-LLM's ranks send tokens over NVLink, and SGLang's recipes name DeepEP
+    sends = spread and side.ranks > 1 and devices_of_a_node(row["system"]) == RACK
     pool = replace(
         pool,
         count=side.clients,
         tensor_parallel=side.tensor,
         data_parallel=side.ranks,
-        expert_parallel=side.spread and _is_mixture(silicon.model_of(row)),
+        expert_parallel=spread,
+        all2all_backend="alltoall" if sends else None,
         max_num_seqs=told.seats,
         lookahead=told.lookahead,
         hardware=_with_overheads(pool.hardware, row),

@@ -74,7 +74,7 @@ def prefill_settings(row: dict[str, Any], side: Side) -> SideSettings:
     if row["system"] == "gb200":
         told = prefill_limits(row, side.clients, side.ranks)
         trt = row["backend"] == "trtllm"
-        return SideSettings(told.tokens, told.seats, told.memory, of_free=trt, lookahead=int(not trt))
+        return SideSettings(told.tokens, told.seats, told.memory, lookahead=int(not trt))
     if row["backend"] == "sglang":
         if row["system"] == "h200_sxm":
             return SideSettings(32768, 16, 0.82)
@@ -99,7 +99,7 @@ def decode_settings(row: dict[str, Any], side: Side, users: int) -> SideSettings
         seats = told.seats
         if row["backend"] == "trtllm" and "DeepSeek" in row["model_path"]:
             seats = _named(row).get(users, seats)
-        return SideSettings(told.tokens, seats, told.memory, of_free=row["backend"] == "trtllm")
+        return SideSettings(told.tokens, seats, told.memory)
     if row["backend"] == "sglang":
         if row["system"] == "h200_sxm":
             return SideSettings(8192, max(share, 128 // side.ranks), 0.82)

@@ -122,6 +122,19 @@ class AllReduceFit:
 
 
 @dataclass(frozen=True, slots=True)
+class GatherFit:
+    """An all-gather or a reduce-scatter: t = alpha_us + (g−1)/g·bytes/(fraction·one-way scale-up bandwidth).
+
+    The bytes are those of all devices together.
+    """
+
+    alpha_us: Microseconds
+    """The fixed time of one of them."""
+    fraction: PositiveShare
+    """The fraction of the scale-up bandwidth that it reaches."""
+
+
+@dataclass(frozen=True, slots=True)
 class DeltaRuleFit:
     """Scans over prompts by the delta rule. Each multiprocessor takes one head of one prompt, chunk after chunk:
 
@@ -166,6 +179,8 @@ class Efficiency:
     """The fit of attention in prefills."""
     all_reduce: dict[Count, AllReduceFit] = field(default_factory=dict)
     """The fit of the all-reduce, by number of devices."""
+    gather: dict[Count, GatherFit] = field(default_factory=dict)
+    """The fit of NCCL's all-gather and reduce-scatter, by number of devices."""
     experts: dict[ExpertFit, GemmFit] = field(default_factory=dict)
     """The fit of the products of routed experts, by their weights: ``mxfp4`` and ``int4`` are widened and computed
     in bf16, ``mxfp4_fp8`` is computed in fp8, the others in their own precision. ``mxfp4_marlin`` is for

@@ -20,7 +20,7 @@ class Deployment:
     (without pipeline parallelism the whole model), ``upstream`` one of the ranks before it, ``draft`` a model that
     drafts for another one: all its layers and its output head, without the engine's overheads; ``encoder`` a model
     that writes nothing: all its layers, and the engine's time per step and sequence where there is an engine.
-    ``nodes`` are those that its devices fill; None takes them all for one.
+    ``nodes`` are those that its devices fill; None takes them all for one. ``all2all`` is how ranks exchange tokens.
     """
 
     key: str
@@ -35,6 +35,7 @@ class Deployment:
     speculative: Speculative = field(default_factory=Speculative)
     part: Literal["last", "upstream", "draft", "encoder"] = "last"
     nodes: NodeLinks | None = None
+    all2all: Literal["allgather_reducescatter", "alltoall"] | None = None
 
     @property
     def expert_group(self) -> int:
@@ -54,6 +55,18 @@ class Deployment:
         if self.hardware.torus is not None:
             return None
         return self.nodes if self.nodes is not None and devices > self.nodes.devices else None
+
+    @property
+    def gathers(self) -> bool:
+        """Whether all ranks gather the tokens of all, and scatter the sums.
+
+        By default they do so within a node where this was measured. source: the defaults of --all2all-backend of
+        vLLM and --moe-a2a-backend of SGLang (2026), and TensorRT-LLM's choice where no kernels of DeepEP fit.
+        """
+        if self.all2all is not None:
+            return self.all2all == "allgather_reducescatter"
+        group, measured = self.expert_group, self.hardware.efficiency
+        return measured is not None and group in measured.gather and self.across(group) is None
 
     def beyond_tensors(self) -> list[str]:
         """Return the keys that ask for more than tensor parallelism of one model, which most tables lack."""

@@ -141,6 +141,13 @@ class Operators:
         result: Floats = fit.alpha_us * S_PER_US + exchanged_share(self.hardware, devices) * size / rate
         return result
 
+    def gather(self, size: Floats, devices: int) -> Floats:
+        """One all-gather, or reduce-scatter, of ``size`` bytes of all ``devices`` together."""
+        fit = self.fit("gather", self.efficiency.gather, devices)
+        rate = fit.fraction * self.link("an exchange between experts") * BYTES_PER_GB
+        result: Floats = fit.alpha_us * S_PER_US + (devices - 1) / devices * size / rate
+        return result
+
     def exchange_fit(self, devices: int) -> tuple[int, AllReduceFit]:
         """Return the all-reduce whose fit stands for an all-to-all among ``devices``: the largest within them."""
         fits = self.efficiency.all_reduce
@@ -181,7 +188,7 @@ class Operators:
         """Return the fit of ``efficiency.<name>``; raises ConfigError telling which were measured."""
         if which not in fits:
             have = ", ".join(str(entry) for entry in fits) or "none"
-            of = f"{which} devices" if name == "all_reduce" else str(which)
+            of = f"{which} devices" if name in ("all_reduce", "gather") else str(which)
             figures = f"{name.replace('_', '-')} of {of} (it has: {have})"
             raise ConfigError(
                 f"{self.key}.efficiency.{name}.{which}",

@@ -123,7 +123,13 @@ def _expert_notes(tables: RooflineTables) -> list[str]:
         routing = f"chosen as 1 / i^{skew:g}, so that the fullest has {share:.2f} times the mean rows"
     notes = [f"experts: {experts.count // group} of {experts.count} on each of {group} devices, {routing}"]
     nodes = tables.deployment.across(group)
-    if tables.experts_apart and nodes is not None:
+    if tables.experts_apart and tables.deployment.gathers:
+        whole = tables.operators.fit("gather", tables.operators.efficiency.gather, group)
+        notes.append(
+            "exchange between experts: all-gather and reduce-scatter of all ranks' tokens, each "
+            f"{whole.alpha_us:g} µs and {whole.fraction:g} of scale_up_gb_s, as measured"
+        )
+    elif tables.experts_apart and nodes is not None:
         notes.append(
             f"exchange between experts on {-(-group // nodes.devices)} nodes: {EXCHANGE_US:g} µs and "
             f"{nodes.rate():g} GB/s a device to other nodes, as fitted to DeepEP's published times"

@@ -311,9 +311,9 @@ class RooflineTables:
         total = self._router(experts, router, tokens, launched)
         for gemm in latent:
             total += self.operators.gemm(gemm, tokens, "bf16", "bf16", launched=launched)
-        if self.experts_apart:
+        if self.experts_apart and not self.deployment.gathers:
             total += self._exchange(experts, tokens)
-        else:
+        elif not self.experts_apart:
             for product in self._routed(experts, tokens):
                 total += product
         if experts.shared:
@@ -372,21 +372,41 @@ class RooflineTables:
             )
 
     def _experts_table(self) -> list[int]:
-        """Return the time of the routed experts by the tokens of all ranks."""
+        """Return the time of the routed experts by the tokens of all ranks, which all devices may gather before."""
         experts, deployment = self.model.experts, self.deployment
         tokens = np.arange(deployment.max_tokens * deployment.data_parallel + 1, dtype=np.float64)
         assert experts is not None
         table = self.mixtures * sum(self._routed(experts, tokens), 0.0 * tokens)
+        if deployment.gathers:
+            table += self.mixtures * self._gathered(tokens)
         table[0] = 0.0
         return _picoseconds(table)
+
+    def _gathered(self, tokens: Floats) -> Floats:
+        """All-gather of the hidden states of all ranks before the experts of one layer, and reduce-scatter after.
+
+        Both are in bf16, but nvfp4 is gathered after the cast. source: TensorRT-LLM gathers after quantization with
+        nvfp4 and before it with fp8 in blocks (fused_moe_cutlass.py), SGLang likewise (dp_attention.py, and
+        should_use_flashinfer_cutlass_moe_fp4_allgather)
+        """
+        values, group = tokens * self.model.hidden_size, self.deployment.expert_group
+        if self.deployment.across(group) is not None:
+            raise ConfigError(
+                f"{self.deployment.key}.all2all_backend",
+                f"allgather_reducescatter, but the {group} devices fill several nodes, over which gathering is not "
+                "modelled; expected alltoall or null",
+            )
+        before: Precision = "nvfp4" if self.compute == "nvfp4" else "bf16"
+        gathered = self.operators.gather(values * BYTES[before], group)
+        return gathered + self.operators.gather(values * BYTES["bf16"], group)
 
     def _exchange(self, experts: Experts, tokens: Floats) -> Floats:
         """Dispatch and combine of one layer: each token goes to its experts' devices, and back in bf16.
 
         Within a node a device gets a token once, however many of its experts the token chooses: so do DeepEP's
-        kernels for many tokens (``is_token_in_rank``), and vLLM's all-gather among two devices. Its kernels for few
-        tokens, to which exchanges over several nodes are fitted, send a copy to each expert. The devices of a rank,
-        which all hold its tokens, send an equal share of them each.
+        kernels for many tokens (``is_token_in_rank``). Its kernels for few tokens, to which exchanges over several
+        nodes are fitted, send a copy to each expert. The devices of a rank, which all hold its tokens, send an equal
+        share of them each.
         """
         group, chosen = self.deployment.expert_group, experts.per_token
         nodes = self.deployment.across(group)

@@ -10,6 +10,7 @@ from typing import Any
 
 from hermes_flow.config.documents import DocumentError, read_yaml
 from hermes_flow.config.folders import config_folder
+from hermes_flow.deployments.exchange import leave_out_exchange
 from hermes_flow.deployments.flags import Flags, flags_of_mapping, parse_flags
 from hermes_flow.deployments.host_memory import gather_host_memory
 from hermes_flow.deployments.models import catalog_entry, model_overrides
@@ -153,6 +154,7 @@ def _finish(dialect: Dialect, keys: dict[str, Any], found: Imported, pool: str) 
     model = found.overrides.get(_model_key(pool))
     _divide_ranks(dialect, keys, found, model)
     _spread_experts(keys, found, model)
+    leave_out_exchange(keys, dialect.engine, found.ignored)
     if dialect.engine == "sglang" and model is not None:
         found.notes += read_states(keys, found.ignored, str(model))
     leave_out_waits(keys, found.ignored, pool)

@@ -9,6 +9,7 @@ from typing import Any
 from hermes_flow.compiler.copies import with_copies
 from hermes_flow.config.mixer_shape import state_layers
 from hermes_flow.config.schema import Config
+from hermes_flow.deployments.exchange import exchange_flags
 from hermes_flow.deployments.host_memory import WRITE_POLICIES, storage_flags
 from hermes_flow.deployments.models import catalog_entry, repository_of
 from hermes_flow.deployments.tensorrt_llm import trtllm_settings
@@ -104,7 +105,7 @@ def _server(name: str, pool: LLMPool, model: str | None, *, apart: bool) -> Serv
         )
     flags, left_out = _sglang(pool) if sglang else _vllm(pool)
     weights, why = _weights(pool)
-    flags |= weights
+    flags |= weights | exchange_flags(pool, "sglang" if sglang else "vllm")
     left_out += why
     if apart and not sglang:
         flags["--kv-transfer-config"] = _KV_TRANSFER
@@ -129,6 +130,8 @@ def _trtllm_server(name: str, pool: LLMPool, served: str, *, apart: bool) -> Ser
         left_out.append(
             f"tensor_parallel={pool.tensor_parallel} of a rank: attention DP has one device a rank"
         )
+    if pool.all2all_backend is not None:
+        left_out.append(f"all2all_backend={pool.all2all_backend}: the engine chooses by the machine")
     if apart:
         left_out.append("trtllm-serve disaggregated, which sends each request to a context server first")
     weights, published = pool.model.precision.weights, _published(pool)

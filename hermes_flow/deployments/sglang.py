@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hermes_flow.deployments.exchange import exchange
 from hermes_flow.deployments.host_memory import prefetch_policy, storage, storage_settings, write_policy
 from hermes_flow.deployments.settings import (
     NO_EFFECT,
@@ -57,6 +58,7 @@ SGLANG = Dialect(
         "--pipeline-parallel-size": whole("pipeline_parallel"),
         "--data-parallel-size": whole("data_parallel"),
         "--expert-parallel-size": _experts,
+        "--moe-a2a-backend": exchange,
         "--mem-fraction-static": fraction("memory_utilization"),
         "--max-running-requests": whole("max_num_seqs"),
         "--max-prefill-tokens": whole("max_prefill_tokens"),
@@ -90,7 +92,6 @@ SGLANG = Dialect(
         "--cuda-graph-max-bs": "which steps have CUDA graphs",
         "--attention-backend": "the backend of attention",
         "--sampling-backend": "the backend of sampling",
-        "--moe-a2a-backend": "the backend of the exchange between experts",
         "--moe-runner-backend": "the backend of experts",
         "--disaggregation-mode": "prefill and decode on servers of their own: set cluster=disaggregated",
         "--disaggregation-transfer-backend": "the backend of KV transfers",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hermes_flow.config.documents import DocumentError, read_json
+from hermes_flow.deployments.exchange import exchange
 from hermes_flow.deployments.settings import (
     NO_EFFECT,
     Dialect,
@@ -87,6 +88,7 @@ VLLM = Dialect(
         "--pipeline-parallel-size": whole("pipeline_parallel"),
         "--data-parallel-size": whole("data_parallel"),
         "--enable-expert-parallel": switch("expert_parallel", True, False),
+        "--all2all-backend": exchange,
         "--max-num-seqs": whole("max_num_seqs"),
         "--max-num-batched-tokens": whole("max_num_batched_tokens"),
         "--long-prefill-token-threshold": whole("long_prefill_token_threshold"),
@@ -129,7 +131,6 @@ VLLM = Dialect(
         "--max-cpu-loras": "adapters on disk: set adapters.host_slots and adapters.disk_gb_s",
         "--decode-context-parallel-size": "context parallelism",
         "--prefill-context-parallel-size": "context parallelism",
-        "--all2all-backend": "the backend of the exchange between experts",
         "--enable-eplb": "balancing of experts",
         "--enable-dbo": "overlap of micro-batches",
         "--max-num-partial-prefills": "several prompts that are cut at once",

@@ -63,6 +63,13 @@ CASES = {
         "vllm",
         ["model=deepseek_v3", f"{POOL}.data_parallel=8", f"{POOL}.expert_parallel=true"],
     ),
+    "experts to which tokens are sent": (
+        "vllm",
+        [
+            *("model=deepseek_v3", f"{POOL}.data_parallel=8", f"{POOL}.expert_parallel=true"),
+            f"{POOL}.all2all_backend=alltoall",
+        ],
+    ),
     "sglang": (
         "sglang",
         [
@@ -98,6 +105,7 @@ CASES = {
             f"{POOL}.chunked_prefill_size=2048",
             f"{POOL}.rank_routing=shortest_queue",
             f"{POOL}.expert_parallel=true",
+            f"{POOL}.all2all_backend=allgather_reducescatter",
         ],
     ),
 }

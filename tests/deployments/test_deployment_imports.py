@@ -417,6 +417,11 @@ SERVE = "trtllm-serve deepseek-ai/DeepSeek-R1 --tp_size 8 --ep_size 8"
             "not modelled with data-parallel ranks",
         ),
         (
+            f"{SERVER} --moe-a2a-backend deepep",
+            "--moe-a2a-backend",
+            "no effect here: no ranks exchange tokens",
+        ),
+        (
             f"{SERVER} --dp 8 --enable-dp-attention --load-balance-method follow_bootstrap_room",
             "--load-balance-method",
             "the default where prefill and decode have servers of their own, no rule elsewhere",

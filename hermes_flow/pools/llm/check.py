@@ -140,6 +140,11 @@ def _check_parallelism(pool: LLMPool, key: str, problems: list[str], sound: bool
             f"not; expected 1 (count={pool.data_parallel} makes replicas)"
         )
     _check_ranks(pool, key, problems)
+    if pool.all2all_backend is not None and not (pool.expert_parallel and pool.data_parallel > 1):
+        problems.append(
+            f"{key}.all2all_backend: {pool.all2all_backend} has no effect unless ranks exchange tokens; expected "
+            "null, or data_parallel above 1 and expert_parallel=true"
+        )
     if not pool.expert_parallel:
         return
     group = pool.tensor_parallel * pool.data_parallel

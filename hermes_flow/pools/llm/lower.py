@@ -200,6 +200,7 @@ def _deployment(name: str, pool: LLMPool, capacity: KVCapacity, longest: int) ->
         pipeline_parallel=pool.pipeline_parallel,
         data_parallel=pool.data_parallel,
         expert_parallel=pool.expert_parallel,
+        all2all=pool.all2all_backend,
         speculative=replace(pool.speculative, draft=pool.drafter),
     )
     if uses_sglang(pool):

@@ -89,6 +89,12 @@ class LLMPool:
     """
     expert_parallel: bool = False
     """True keeps experts whole and spreads them over tensor_parallel × data_parallel devices."""
+    all2all_backend: Literal["allgather_reducescatter", "alltoall"] | None = None
+    """How ranks of ``data_parallel`` exchange tokens with ``expert_parallel``: all devices gather the tokens of all
+    ranks and scatter the sums (vLLM's allgather_reducescatter, SGLang's none), or each token goes to the devices of
+    its experts (kernels as DeepEP's, or over NVLink as TensorRT-LLM's). Null gathers within a node whose hardware has
+    measured times of it (``hardware.efficiency.gather``), and sends otherwise.
+    """
     max_num_seqs: Sequences = 256
     """The most sequences in one step; null takes the default of the engine."""
     max_num_batched_tokens: StepTokens = 8192

@@ -154,7 +154,7 @@ def _panel(
     scale = colour_scale(names)
     shown = alt.Legend(orient="bottom", columns=1) if legend else None
     base = alt.Chart(alt.InlineData(values=rows)).encode(
-        x=alt.X("x:Q", title="requests/s"),
+        x=alt.X("x:Q", title="requests/s", axis=alt.Axis(format="~g")),
         y=alt.Y("y:Q", title=f"{figure(key).title} (s)", scale=alt.Scale(type="log")),
         color=alt.Color("line:N", scale=scale, legend=shown),
     )

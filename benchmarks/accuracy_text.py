@@ -142,12 +142,11 @@ SILICON = {
 AIConfigurator (Apache-2.0) collects runs with one mean TTFT and one TPOT each. Most are InferenceMAX's, whose scripts
 are public. In these runs a number of users in a closed loop have ten requests each, and all of them begin at the same
 time. Lengths are drawn between 80 and 100 % of the stated ones, and there is no prefix cache. All runs are simulated
-in this way. InferenceMAX's users ask with a temperature of 0, so no engine sorts.
-The time between arrival and scheduler is that of prompts of 650 tokens, to which it was fitted, and
-1.55 µs for each token more, as the tokenizer of the stage `tokenize` was measured. InferenceMAX's prompts are entries of
-the vocabulary and no text, of which each token takes 3 µs, as measured for such prompts. TensorRT-LLM and SGLang have their
-own schedulers ([engines](engines.md)), except for models with layers
-that keep a state, and vLLM has `chunked` batching. InferenceMAX's rows have the limits, the share of memory and the
+in this way. InferenceMAX's users ask with a temperature of 0, so no engine sorts. The time between arrival and
+scheduler is that of prompts of 650 tokens, to which it was fitted, and 1.55 µs for each token more, as the tokenizer
+of the stage `tokenize` was measured. InferenceMAX's prompts are entries of the vocabulary and no text; each of their
+tokens takes 3 µs, as measured for such prompts. TensorRT-LLM and SGLang have their own schedulers
+([engines](engines.md)), except for models with layers that keep a state, and vLLM has `chunked` batching. InferenceMAX's rows have the limits, the share of memory and the
 precision of the KV that the scripts set (`benchmarks/silicon_settings.py`), the waits for more requests
 (`benchmarks/silicon_engines.py`), and checkpoints the parts that they leave in 16 bits
 (`benchmarks/silicon_checkpoints.py`). Some of these rows state their devices as products

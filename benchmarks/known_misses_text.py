@@ -28,12 +28,12 @@ GPT_OSS = """
 
 We said 0.119 s and 9.5 ms, because experts in mxfp4 had the bf16 fit with fewer bytes. Measured kernels of these
 experts are two to four times slower, and have a fit of their own now ([cost](cost.md#precision)). Up to 15 requests
-per second TTFT is within 3 %. Beyond 30 requests per second the clients queue, because their KV cache is small. At
+per second TTFT is within 12 %. Beyond 30 requests per second the clients queue, because their KV cache is small. At
 a share of 0.9 of the memory it held less than one context of 131,072 tokens; here it has 75,472 tokens then, and
 183,783 with the share of 0.95 of these runs. vLLM's server takes up to 1,024 sequences on this GPU where nobody
 says how many, and sorting the logits of so many takes 7.9 GB, which KV does not get ([memory](cost.md#memory)).
 Without this memory and with 256 sequences, TTFT at 40 requests per second was 0.21 s here. Fewer sequences decode
-at a time in the smaller cache, so the mean ITL became 18 % shorter than published, which had agreed: steps of so
+at a time in the smaller cache, so the mean ITL became 12 % shorter than published, which had agreed: steps of so
 many sequences are too fast here, as the tokens per second also say.
 """
 

@@ -35,10 +35,10 @@ SHORTEST = 0.8  # of the stated lengths
 # Mean tokens of the prompts of the runs that ingest_ms is fitted to. Servers turn text into tokens before a request
 # is scheduled, and that takes longer for a longer prompt
 PROMPT_OF_INGEST = 650
-# The client of InferenceMAX makes prompts of consecutive entries of the vocabulary (bench_serving, sample_random_requests),
-# whose words are in no cache of a tokenizer. source: Hugging Face tokenizers 0.23.3 with the vocabularies of DeepSeek
-# (129,000 entries) and Claude (65,000): 3.0 to 3.9 µs of one core a token of such texts of 1,024 and 8,192 tokens, each
-# read once, and 1.8 to 2.9 µs of English text
+# The client of InferenceMAX makes prompts of consecutive entries of the vocabulary (bench_serving,
+# sample_random_requests), whose words are in no cache of a tokenizer. source: Hugging Face tokenizers 0.23.3 with the
+# vocabularies of DeepSeek (129,000 entries) and Claude (65,000): 3.0 to 3.9 µs of one busy core a token of such texts
+# of 1,024 and 8,192 tokens, each read once, and 1.8 to 2.9 µs of English text
 PER_RANDOM_TOKEN_US = 3.0
 # Bursts, not steady state (data/README.md): every request of the run arrives at once
 BURSTS = (("nvidia/Llama-3.1-8B-Instruct-FP8", "vllm"), ("Qwen/Qwen3-235B-A22B-FP8", "vllm"))

@@ -37,6 +37,14 @@ def triangular(matrix: Floats, target: Floats) -> tuple[Floats, Floats]:
     return work[:columns, :columns], work[:columns, columns]
 
 
+def product(matrix: Floats, vector: Floats) -> Floats:
+    """Return matrix · vector, each row added from the first column to the last."""
+    if not matrix.shape[1]:
+        return np.zeros(len(matrix))
+    found: Floats = np.add.accumulate(matrix * vector, axis=1)[:, -1]
+    return found
+
+
 def least_squares(matrix: Floats, target: Floats) -> Floats | None:
     """Return x with the least |matrix · x − target|; None where a column depends on those before it."""
     reduced, right = triangular(matrix, target)

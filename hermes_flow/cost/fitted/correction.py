@@ -20,6 +20,7 @@ import numpy as np
 from hermes_flow.config.schema import EngineOverhead, Hardware
 from hermes_flow.cost.fitted.least_squares import Floats, Pulls, least_relative
 from hermes_flow.cost.fitted.steps import Steps
+from hermes_flow.program.same_bits import mean
 from hermes_flow.program.step_cost import StepCost
 from hermes_flow.program.units import PS_PER_US
 
@@ -74,9 +75,8 @@ def fit_corrections(sites: Sequence[Site]) -> Corrections:
         columns = together.matrix(on_device)
         weights = least_relative(columns, times, _near_one(len(times)))
         found = together.at(weights)
-        error = float(np.abs(found / times - 1.0).mean()) + _NEAR_ONE * float(
-            np.square(weights[[1, 4, 5]] - 1.0).mean()
-        )
+        away = mean(np.square(weights[[1, 4, 5]] - 1.0))
+        error = mean(np.abs(found / times - 1.0)) + _NEAR_ONE * away
         if best is None or error < best[0]:
             best = (error, weights)
     assert best is not None

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from hermes_flow.cost.triangular import least_squares, product, triangular
 from hermes_flow.errors import HermesFlowError
 
 Floats = NDArray[np.float64]
@@ -47,7 +48,7 @@ def least_relative(columns: Floats, times: Floats, pulls: Pulls, explained: Floa
         found = nonnegative(
             np.vstack([relative * trust[:, None], pulled]), np.concatenate([target * trust, pulls.values])
         )
-        trust = np.sqrt(_SMALL / np.maximum(np.abs(relative @ found - target), _SMALL))
+        trust = np.sqrt(_SMALL / np.maximum(np.abs(product(relative, found) - target), _SMALL))
     weights: Floats = found / scale
     return weights
 
@@ -64,6 +65,11 @@ def nonnegative(matrix: Floats, target: Floats) -> Floats:
             "fitting measurements needs SciPy; install it with: pip install 'hermes-flow[calibrate]'"
         ) from None
     # The triangular factor has the same solution, with as many rows as columns.
-    reduced = np.asarray(np.linalg.qr(np.column_stack([matrix, target]), mode="r"))
-    found: Floats = nnls(reduced[:, :-1], reduced[:, -1], maxiter=_MOST_TURNS * matrix.shape[1])[0]
+    reduced, right = triangular(matrix, target)
+    found: Floats = nnls(reduced, right, maxiter=_MOST_TURNS * matrix.shape[1])[0]
+    above = found > 0.0
+    # SciPy finds which weights are 0; the last bits of the others depend on its BLAS, so they are solved for again.
+    again = least_squares(reduced[:, above], right) if above.any() else None
+    if again is not None and (again > 0.0).all():
+        found[above] = again
     return found

@@ -21,6 +21,7 @@ from hermes_flow.cost.fitted.step_fit import StepFit
 from hermes_flow.cost.fitted.step_support import bounded
 from hermes_flow.cost.fitted.steps import KINDS, Mask, Steps
 from hermes_flow.errors import HermesFlowError
+from hermes_flow.program.same_bits import exp, log, mean, total
 
 # Pulls, as relative errors: neighbouring slopes of ``tokens`` towards each other, and prompts to cost nothing apart.
 _SMOOTH = 0.1
@@ -100,7 +101,7 @@ def _ratio(fit: StepFit, steps: Steps, chosen: Mask) -> float:
     rows, mean_us = steps.rows, steps.mean_us
     assert rows is not None
     assert mean_us is not None
-    return float(rows[chosen] @ mean_us[chosen]) / float(rows[chosen] @ fitted_us(fit, steps)[chosen])
+    return total((rows * mean_us)[chosen]) / total((rows * fitted_us(fit, steps))[chosen])
 
 
 def _part_scaled(fit: StepFit, steps: Steps, chosen: Mask, names: frozenset[str]) -> StepFit:
@@ -109,8 +110,8 @@ def _part_scaled(fit: StepFit, steps: Steps, chosen: Mask, names: frozenset[str]
     assert rows is not None
     assert mean_us is not None
     found = fitted_us(fit, steps)
-    part = float(rows[chosen] @ (found - fitted_us(_scaled(fit, 0.0, names), steps))[chosen])
-    missing = float(rows[chosen] @ (mean_us - found)[chosen])
+    part = total((rows * (found - fitted_us(_scaled(fit, 0.0, names), steps)))[chosen])
+    missing = total((rows * (mean_us - found))[chosen])
     if part <= 0.0:
         return fit
     return _scaled(fit, float(np.clip(1.0 + missing / part, *_MOST_SCALED)), names)
@@ -207,9 +208,9 @@ class _Basis:
         rows = np.zeros((len(self.tokens) + self.apart, columns.shape[1]))
         if self.apart:
             alone = 6 + len(self.tokens)
-            size = _ALIKE * float((columns[:, -1] / steps.time_us).mean())
+            size = _ALIKE * mean(columns[:, -1] / steps.time_us)
             rows[-1, alone], rows[-1, -1] = size, -size
-        rows[len(self.tokens) - 1, 2] = _NO_PROMPT * float((columns[:, 2] / steps.time_us).mean())
+        rows[len(self.tokens) - 1, 2] = _NO_PROMPT * mean(columns[:, 2] / steps.time_us)
         order = np.argsort(steps.tokens, kind="stable")
         for piece in range(len(self.tokens) - 1):
             knot = float(self.tokens[piece + 1])
@@ -250,7 +251,8 @@ def _knots(sizes: Floats) -> Floats:
     """Return the sizes, or a geometric grid over them where they are many."""
     if len(sizes) <= _KNOTS:
         return sizes
-    grid: Floats = np.unique(np.rint(np.geomspace(sizes[0], sizes[-1], _KNOTS)))
+    least, most = log([sizes[0], sizes[-1]]).tolist()
+    grid: Floats = np.unique(np.rint(exp(np.linspace(least, most, _KNOTS))))
     return grid
 
 

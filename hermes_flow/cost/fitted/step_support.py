@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from hermes_flow.cost.fitted.least_squares import Floats, Pulls, least_relative
+from hermes_flow.cost.triangular import product
 
 _FEW = 10  # steps that a slope should rest on
 
@@ -28,8 +29,8 @@ def bounded(
     weights, held = np.zeros(columns.shape[1]), np.zeros(columns.shape[1], dtype=np.bool_)
     while True:
         free = ~held
-        explained = columns[:, held] @ weights[held]
-        values = pulls.values - pulls.rows[:, held] @ weights[held]
+        explained = product(columns[:, held], weights[held])
+        values = pulls.values - product(pulls.rows[:, held], weights[held])
         weights[free] = least_relative(
             columns[:, free], times, Pulls(pulls.rows[:, free], values), np.minimum(explained, 0.95 * times)
         )

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from hermes_flow.program.same_bits import mean
+
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
@@ -95,7 +97,7 @@ class Errors:
             rows = np.flatnonzero(steps.kind == index)
             if len(rows):
                 counts[kind] = len(rows)
-                means[kind] = float(np.abs(relative[rows]).mean())
+                means[kind] = mean(np.abs(relative[rows]))
                 row = int(rows[np.argmax(np.abs(relative[rows]))])
                 worst[kind] = (float(relative[row]), steps.label[row])
         return cls(counts, means, worst)

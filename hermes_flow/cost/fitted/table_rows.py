@@ -102,7 +102,7 @@ def _spread(sizes: Floats, rows: Floats) -> tuple[Ints, Floats]:
         np.frexp(sizes + 1.0)[1] - 1, axis=0, return_inverse=True, return_counts=True
     )
     share = 1
-    while np.minimum(counts, share + 1).sum() <= _MOST_STEPS:
+    while int(np.minimum(counts, share + 1).sum()) <= _MOST_STEPS:
         share += 1
     order = np.argsort(which.reshape(-1), kind="stable")
     starts = np.cumsum(counts) - counts
@@ -176,11 +176,11 @@ def _medians(rows: Rows, names: Sequence[str], time: str) -> tuple[Floats, Float
 def _means(rows: Rows, names: Sequence[str], time: str) -> tuple[Floats, Floats]:
     """Return the mean time of the rows of each size, and how many they are."""
     groups, values = _Groups.of(rows, names, time), rows.columns[time]
-    counts = np.diff(groups.starts).astype(np.float64)
+    counts = np.diff(groups.starts)
     if not len(groups.order):
         return np.zeros(0), np.zeros(0)
-    sums: Floats = np.add.reduceat(values[groups.order], groups.starts[:-1])
-    return sums / counts, counts
+    sums = np.bincount(np.repeat(np.arange(len(counts)), counts), values[groups.order])  # in order
+    return sums / counts, counts.astype(np.float64)
 
 
 def _conflicts(rows: Rows, names: Sequence[str], time: str) -> dict[int, str]:

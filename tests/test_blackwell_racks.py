@@ -37,6 +37,27 @@ def test_tensor_parallelism_wider_than_any_measured_all_reduce_is_refused_by_its
         hf.compile(hf.compose(wide))
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([*RANKS], "a client of 32 devices spans nodes of network.devices_per_node=8"),
+        ([*RANKS, "network=nvl72"], None),
+        ([*RANKS, "hardware=b200_sxm"], None),
+        ([f"{POOL}.tensor_parallel=8"], None),
+        (["model=llama3_8b", "cluster=disaggregated"], None),
+        (
+            ["model=llama3_8b", "cluster=disaggregated", "cluster.pools.decode.count=16"],
+            "KV moves between nodes",
+        ),
+    ],
+)
+def test_a_warning_names_nodes_that_split_a_rack(words: list[str], said: str | None) -> None:
+    program = hf.compile(hf.compose([*WIDE, *words]))
+    found = [text for text in program.warnings if "one domain of its scale-up link" in text]
+    assert bool(found) == (said is not None)
+    assert said is None or said in found[0]
+
+
 def test_a_key_of_its_efficiencies_can_be_changed() -> None:
     pool = hf.compose(["hardware=b300_sxm", "hardware.efficiency.gemm.nvfp4.compute=0.3"]).cluster.pools[
         "llm"

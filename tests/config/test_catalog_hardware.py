@@ -61,7 +61,7 @@ REPORTED_GIB = {
     "rtx4090": 23.52,
     "rtx_pro_6000": 94.97,
 }
-SIBLINGS = {"b300_sxm": "b200_sxm", "gb200": "b200_sxm"}  # whose kernels stand in
+SIBLINGS = {"b300_sxm": "b200_sxm", "gb200": "b200_sxm", "gb300": "b200_sxm"}  # whose kernels stand in
 FITTED = ["a100_sxm", "b200_sxm", "h100_sxm", "h200_sxm", "l40s", "rtx4090", "rtx_pro_6000"]
 
 

@@ -39,6 +39,7 @@ from hermes_flow.pools.llm.prefix_default import (
 )
 from hermes_flow.pools.llm.recorded_steps import unused_steps
 from hermes_flow.pools.llm.rejected import rejected
+from hermes_flow.pools.llm.scale_up_domain import split_domains
 from hermes_flow.pools.llm.schema import LLMPool
 from hermes_flow.pools.llm.server_limits import seat_warnings
 from hermes_flow.pools.llm.sides import check_sides
@@ -201,6 +202,9 @@ class LLMKind(PoolKind):
             lowering.warnings.append(
                 f"cluster.pools.{name}.num_reserved_decode_tokens has no effect: no KV is sent to the pool"
             )
+        lowering.warnings.extend(
+            split_domains(name, pool, lowering.cluster, lowering.network, handovers.moves)
+        )
         if by_priority(pool) and lowering.requests.priority is None:
             lowering.warnings.append(
                 f"cluster.pools.{name}.scheduling_policy: priority is as fcfs here, because no request has a priority"

@@ -42,7 +42,7 @@ def test_the_catalog_has_the_fits_to_all_runs(backend: str, engine: str) -> None
     found = fitted()[backend, ALL]
     own, vllm = (hf.compose([f"engine={name}", "pipeline=llm"]).engine.overheads for name in (engine, "vllm"))
     gpus = [name for name, each in vllm.items() if each.eager is not None and each.eager.experts_us == 1540]
-    assert len(gpus) == 8  # those of data centers
+    assert len(gpus) == 7  # those of data centers, but for siblings of B200
     for gpu in gpus:
         eager = own[gpu].eager
         assert eager is not None

@@ -146,11 +146,11 @@ in this way. InferenceMAX's users ask with a temperature of 0, so no engine sort
 scheduler is that of prompts of 650 tokens, to which it was fitted, and 1.55 µs for each token more, as the tokenizer
 of the stage `tokenize` was measured. InferenceMAX's prompts are entries of the vocabulary and no text; each of their
 tokens takes 3 µs, as measured for such prompts. TensorRT-LLM and SGLang have their own schedulers
-([engines](engines.md)), except for models with layers that keep a state, and vLLM has `chunked` batching. InferenceMAX's rows have the limits, the share of memory and the
-precision of the KV that the scripts set (`benchmarks/silicon_settings.py`), the waits for more requests
-(`benchmarks/silicon_engines.py`), and checkpoints the parts that they leave in 16 bits
-(`benchmarks/silicon_checkpoints.py`). Some of these rows state their devices as products
-(`benchmarks/silicon_layouts.py`), and others drafted tokens, which the collection does not say
+([engines](engines.md)), except for models with layers that keep a state, and vLLM has `chunked` batching.
+InferenceMAX's rows have the limits, the share of memory and the precision of the KV that the scripts set
+(`benchmarks/silicon_settings.py`), the waits for more requests (`benchmarks/silicon_engines.py`), and checkpoints the
+parts that they leave in 16 bits (`benchmarks/silicon_checkpoints.py`). Some of these rows state their devices as
+products (`benchmarks/silicon_layouts.py`), and others drafted tokens, which the collection does not say
 (`benchmarks/silicon_drafting.py`). Rows with prefill and decode apart are in the [error bars](error_bars.md) alone,
 where their layout is known (`benchmarks/silicon_apart_layouts.py`). {compared} rows are compared. {left_out} rows are
 not, for the reasons at the end.

@@ -9,7 +9,10 @@ and up to 32 users. A fit has the least mean size of the logarithms of simulated
 where every model on every GPU has the same weight. Each GPU has a time of its own, which is drawn towards the mean of
 those of the other GPUs: in the mean of logarithms it counts once for each model that was measured on it, and they
 count once. For a GPU without runs their mean holds. Where an engine has runs of models with latent attention and of
-others, what latent attention takes more is fitted as well, once for all GPUs.
+others, what latent attention takes more is fitted as well, once for all GPUs. Where only others are left of
+TensorRT-LLM's runs, a layer with latent attention takes the mean of logarithms of what theirs take and of what a
+layer of SGLang takes, which launches the kernels of prompts from PyTorch one by one as well, and whose models nearly
+all have latent attention.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from __future__ import annotations
 import argparse
 import csv
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -72,10 +75,12 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
     rows = silicon.read(parser.parse_args().data)
     lines = []
+    like: dict[str, float] = {}  # what a layer takes on SGLang, by what was left out
     for engine in ENGINES:
         tried = [found for row in chosen(rows, engine) if (found := _tried(row))]
         print(f"{engine}: {len(tried)} runs")
-        for left_out, fitted in _fits(tried, engine in LATENT_APART):
+        for left_out, fitted in _fits(tried, like if engine in LATENT_APART else None):
+            like.setdefault(left_out, fitted[OTHERS].experts_us)
             for hardware, launches in fitted.items():
                 text = ", ".join(f"{each:,.0f}" for each in astuple(launches))
                 print(f"  without {left_out}, {hardware}: {text} µs")
@@ -101,8 +106,14 @@ def chosen(rows: Sequence[dict[str, Any]], engine: str) -> list[dict[str, Any]]:
     ]
 
 
-def fit(tried: Sequence[Tried], latent_apart: bool = False) -> dict[str, Launches]:
-    """Return the launches by GPU, with those of GPUs without runs under ``others``."""
+def fit(
+    tried: Sequence[Tried], latent_apart: bool = False, latent_elsewhere_us: float | None = None
+) -> dict[str, Launches]:
+    """Return the launches by GPU, with those of GPUs without runs under ``others``.
+
+    ``latent_apart`` fits what latent attention takes more. Runs without any are drawn towards
+    ``latent_elsewhere_us``, the whole time of a layer with latent attention on another engine.
+    """
     curves = _curves(tried)
     kinds = {latent for _, latent, _ in curves}
     hardware = sorted({gpu for gpu, _, _ in curves})
@@ -115,6 +126,8 @@ def fit(tried: Sequence[Tried], latent_apart: bool = False) -> dict[str, Launche
         own = {gpu: _of_gpu(curves, gpu, more)[1] for gpu in hardware}
     models = {gpu: len({each.family for each in tried if each.hardware == gpu}) for gpu in hardware}
     found = {gpu: _drawn(own, gpu, models[gpu]) for gpu in hardware} | {OTHERS: _mean(own.values())}
+    if latent_apart and kinds == {False} and latent_elsewhere_us is not None:
+        more = max(0.0, _mean((found[OTHERS], latent_elsewhere_us)) - found[OTHERS])
     return {gpu: Launches(_rounded(time_us), _rounded(more)) for gpu, time_us in found.items()}
 
 
@@ -176,12 +189,21 @@ def _tried(row: dict[str, Any]) -> Tried | None:
     return Tried(family(row), model, row["system"], latent, errors)
 
 
-def _fits(tried: Sequence[Tried], latent_apart: bool) -> Iterable[tuple[str, dict[str, Launches]]]:
-    yield ALL, fit(tried, latent_apart)
+def _fits(
+    tried: Sequence[Tried], latent_elsewhere: Mapping[str, float] | None
+) -> Iterable[tuple[str, dict[str, Launches]]]:
+    """Yield what was left out and the fit without it; ``latent_elsewhere`` is None where latent is not apart."""
+
+    def without_runs(name: str, runs: Sequence[Tried]) -> tuple[str, dict[str, Launches]]:
+        if latent_elsewhere is None:
+            return name, fit(runs)
+        return name, fit(runs, True, latent_elsewhere.get(name))
+
+    yield without_runs(ALL, tried)
     for name in sorted({each.family for each in tried}):
-        yield name, fit([each for each in tried if each.family != name], latent_apart)
+        yield without_runs(name, [each for each in tried if each.family != name])
     for name in sorted({each.hardware for each in tried}):
-        yield name, fit([each for each in tried if each.hardware != name], latent_apart)
+        yield without_runs(name, [each for each in tried if each.hardware != name])
 
 
 def _curves(tried: Sequence[Tried]) -> list[tuple[str, bool, Callable[[float], float]]]:

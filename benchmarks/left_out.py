@@ -6,7 +6,8 @@ model in turn, by least squares of the relative error of the mean time per outpu
 them about the catalog's values; the model's own runs are then simulated with what the others gave. What the other
 runs say little about is drawn towards what is known without any run (``EXPECTED``). For a GPU, its
 efficiencies are replaced by the mean of the other measured ones, and its engine by that of accelerators which were
-not compared with serving runs. The fit without a size of tensor parallelism is made like that without a model.
+not compared with serving runs. An engine with kernels of its own has the mean of those that it has on the other
+GPUs. The fit without a size of tensor parallelism is made like that without a model.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from typing import Any
 import numpy as np
 
 import hermes_flow as hf
-from hermes_flow.config.schema import Efficiency, Hardware
+from hermes_flow.config.schema import Efficiency, Hardware, Precision
+from hermes_flow.cost.engine_kernels import attends_as, with_engine_kernels
 from hermes_flow.pools.llm.schema import LLMPool
 from hermes_flow.validation.compare import Compared, compare
 from hermes_flow.validation.description import read_description
@@ -111,7 +113,8 @@ def without(config: hf.Config) -> hf.Config:
     """Return the configuration with its LLM pool's GPU as if nothing had been measured on it or its host."""
     pool = config.cluster.pools["llm"]
     assert isinstance(pool, LLMPool)
-    pools = config.cluster.pools | {"llm": replace(pool, hardware=_unmeasured(pool.hardware))}
+    unmeasured = _unmeasured(pool.hardware, pool.engine.name, attends_as(pool.model))
+    pools = config.cluster.pools | {"llm": replace(pool, hardware=unmeasured)}
     return replace(config, cluster=replace(config.cluster, pools=pools))
 
 
@@ -170,15 +173,17 @@ def _error(path: Path, constants: Any) -> tuple[float, float, float]:
     return found["tpot"], found["e2e"], found["ttft"]
 
 
-def _unmeasured(gpu: Hardware) -> Hardware:
+def _unmeasured(gpu: Hardware, engine: str, attends: Precision) -> Hardware:
     """Return the GPU with what is known without it; its engine is as on accelerators without serving runs."""
-    others = [_hardware(name).efficiency for name in MEASURED if name != gpu.name]
-    return replace(gpu, efficiency=_mean(others), engine=_hardware("a100_sxm").engine)
+    others = [_hardware(name, engine) for name in MEASURED if name != gpu.name]
+    with_own = [other for other in others if other.engine is not None and other.engine.kernels is not None]
+    fits = [with_engine_kernels(other.efficiency, other, attends) for other in with_own or others]
+    return replace(gpu, efficiency=_mean(fits), engine=_hardware("a100_sxm", engine).engine)
 
 
 @cache
-def _hardware(name: str) -> Any:
-    return hf.compose([f"hardware={name}"]).hardware
+def _hardware(name: str, engine: str = "vllm") -> Any:
+    return hf.compose([f"hardware={name}", f"engine={engine}"]).hardware
 
 
 def _mean(fits: Sequence[Efficiency]) -> Efficiency:

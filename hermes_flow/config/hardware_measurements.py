@@ -277,6 +277,25 @@ class EnergyFit:
 
 
 @dataclass(frozen=True, slots=True)
+class EngineKernels:
+    """What an engine's own kernels reach on a hardware, in place of the same figures of its ``efficiency``.
+
+    What is not given here is that of the hardware. Routed experts have a key of their own.
+    """
+
+    source: str
+    """Where the figures come from."""
+    gemm: dict[str, GemmFit] = field(default_factory=dict)
+    """The fit of matrix products, by precision."""
+    decode_attention: dict[str, DecodeAttentionFit] = field(default_factory=dict)
+    """The fit of attention in decodes, by precision of the KV cache."""
+    prefill_attention: dict[str, PrefillAttentionFit] = field(default_factory=dict)
+    """The fit of attention in prefills, by precision of the KV cache; that of bf16 for latent attention."""
+    all_reduce: dict[Count, AllReduceFit] = field(default_factory=dict)
+    """The fit of the all-reduce, by number of devices. Exchanges between experts keep that of the hardware."""
+
+
+@dataclass(frozen=True, slots=True)
 class EngineOverhead:
     """What the serving engine adds to the kernels: per step, per scheduled sequence, per request.
 
@@ -323,3 +342,5 @@ class EngineOverhead:
     """The steps in which the host launches every kernel; null for none."""
     drafting: Drafting | None = None
     """What speculative decoding takes of the host; null where nobody has measured it, and then nothing."""
+    kernels: EngineKernels | None = None
+    """What the engine's own kernels reach beside ``experts``, in place of ``efficiency``; null where that holds."""

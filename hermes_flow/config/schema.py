@@ -18,6 +18,7 @@ from hermes_flow.config.hardware_measurements import Drafting as Drafting
 from hermes_flow.config.hardware_measurements import EagerSteps as EagerSteps
 from hermes_flow.config.hardware_measurements import Efficiency as Efficiency
 from hermes_flow.config.hardware_measurements import EnergyFit as EnergyFit
+from hermes_flow.config.hardware_measurements import EngineKernels as EngineKernels
 from hermes_flow.config.hardware_measurements import EngineOverhead as EngineOverhead
 from hermes_flow.config.hardware_measurements import GemmFit as GemmFit
 from hermes_flow.config.hardware_measurements import LargeFit as LargeFit

@@ -8,10 +8,11 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from hermes_flow.config.model import ExpertKernels
+from hermes_flow.config.model import ExpertKernels, Model
 from hermes_flow.config.schema import AllReduceFit, Efficiency, EngineOverhead, GemmFit, Hardware, Precision
 from hermes_flow.config.shape import BYTES, Gemm
 from hermes_flow.cost.across_nodes import NodeLinks
+from hermes_flow.cost.engine_kernels import attends_as, with_engine_kernels
 from hermes_flow.cost.precision import PEAK_KEYS, experts_measured_as, measured_as, peak_tera
 from hermes_flow.cost.torus import collective_gb_s, exchanged_share
 from hermes_flow.errors import ConfigError
@@ -57,13 +58,21 @@ NORM_BYTES = 8.0
 
 
 class Operators:
-    """One device's operators. ``key`` is the hardware's config key; ``unmeasured`` stands in for missing fits."""
+    """One device's operators. ``key`` is the hardware's config key; ``unmeasured`` stands in for missing fits.
 
-    def __init__(self, hardware: Hardware, unmeasured: Efficiency, key: str) -> None:
+    Attention over prompts takes the fit for the ``model``, where the engine has several; without one that of bf16.
+    """
+
+    def __init__(
+        self, hardware: Hardware, unmeasured: Efficiency, key: str, model: Model | None = None
+    ) -> None:
         self.hardware = hardware
         self.key = key
         self.measured = hardware.efficiency is not None
-        self.efficiency = hardware.efficiency or unmeasured
+        of_hardware = hardware.efficiency or unmeasured
+        attends: Precision = "bf16" if model is None else attends_as(model)
+        self.efficiency = with_engine_kernels(of_hardware, hardware, attends)
+        self._exchanges = of_hardware.all_reduce
         self.bandwidth = gb_to_bytes(hardware.bandwidth_gb_s)
 
     def gemm(
@@ -109,11 +118,7 @@ class Operators:
         That of the engine's own kernels, where there is one, takes the place of that of the hardware.
         """
         name = experts_measured_as(weights, compute, kernels)
-        if name is None:
-            return None
-        engine = self.hardware.engine
-        own = {} if engine is None or engine.experts is None else engine.experts
-        return own.get(name) or self.efficiency.experts.get(name)
+        return None if name is None else self.efficiency.experts.get(name)
 
     def all_reduce(self, size: Floats, devices: int, nodes: NodeLinks | None = None) -> Floats:
         """One all-reduce of ``size`` bytes among ``devices``, none of which waits for another.
@@ -150,7 +155,7 @@ class Operators:
 
     def exchange_fit(self, devices: int) -> tuple[int, AllReduceFit]:
         """Return the all-reduce whose fit stands for an all-to-all among ``devices``: the largest within them."""
-        fits = self.efficiency.all_reduce
+        fits = self._exchanges
         group = max((group for group in fits if group <= devices), default=devices)
         return group, self.fit("all_reduce", fits, group)
 

@@ -20,6 +20,7 @@ from hermes_flow.config.schema import Drafting, Efficiency, Model
 from hermes_flow.config.shape import BYTES
 from hermes_flow.cost.across_nodes import NETWORK_HOP_US, TREE_US, NodeLinks
 from hermes_flow.cost.draft_model import with_draft
+from hermes_flow.cost.engine_kernels import attends_as, with_engine_kernels
 from hermes_flow.cost.model import Deployment, Hop, cost_models
 from hermes_flow.cost.operators import Operators
 from hermes_flow.cost.precision import computes_in_fp32, in_fp32, precision_notes
@@ -70,7 +71,8 @@ class Roofline:
         tokens = deployment.speculative.tokens
         host = None if deployment.hardware.engine is None else deployment.hardware.engine.drafting
         both = with_draft(cost, RooflineTables(alone, self.unmeasured).step_cost(), tokens, host)
-        efficiency = deployment.hardware.efficiency or self.unmeasured
+        of_hardware = deployment.hardware.efficiency or self.unmeasured
+        efficiency = with_engine_kernels(of_hardware, deployment.hardware, attends_as(draft))
         narrow = precision_notes(draft.precision, deployment.hardware, efficiency)
         notes = (
             f"draft: {tokens} passes a step on the same devices, {_host_words(host)}",

@@ -10,6 +10,7 @@ from hermes_flow.config.mixer_shape import mixer_words
 from hermes_flow.config.schema import EngineOverhead
 from hermes_flow.config.shape import routed_gemms
 from hermes_flow.cost.across_nodes import EXCHANGE_US
+from hermes_flow.cost.engine_kernels import kernel_words
 from hermes_flow.cost.engine_overhead import engine_terms
 from hermes_flow.cost.expert_routing import on_fullest_device
 from hermes_flow.cost.precision import precision_notes
@@ -37,6 +38,7 @@ def provenance(tables: RooflineTables) -> tuple[str, ...]:
         kernels = f"{tables.hardware.name} is not measured; {kernels}"
     return (
         f"roofline, kernels: {kernels}",
+        *_own_kernel_notes(tables),
         *precision_notes(tables.model.precision, tables.hardware, operators.efficiency),
         *window_notes(tables.model),
         *_mixer_notes(tables),
@@ -47,6 +49,12 @@ def provenance(tables: RooflineTables) -> tuple[str, ...]:
         *_node_notes(tables),
         _engine_note(tables),
     )
+
+
+def _own_kernel_notes(tables: RooflineTables) -> list[str]:
+    """Say which kernels of the engine take the place of those of the hardware."""
+    own = tables.engine.kernels
+    return [] if own is None else [f"kernels of the engine in their place: {kernel_words(own)}"]
 
 
 def _torus_notes(tables: RooflineTables) -> list[str]:

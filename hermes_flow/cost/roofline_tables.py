@@ -53,7 +53,7 @@ class RooflineTables:
         self.model = deployment.model
         self.hardware = deployment.hardware
         self.tensor_parallel = deployment.tensor_parallel
-        self.operators = Operators(self.hardware, unmeasured, f"{deployment.key}.hardware")
+        self.operators = Operators(self.hardware, unmeasured, f"{deployment.key}.hardware", self.model)
         engine = self.hardware.engine
         if engine is None and deployment.part == "encoder":
             engine = NO_ENGINE

@@ -60,7 +60,7 @@ def test_the_kernels_of_an_engine_take_the_place_of_those_of_the_hardware() -> N
     assert roofline(GPT_OSS, other, 1, 8192).tokens_ps == roofline(GPT_OSS, device, 1, 8192).tokens_ps
 
 
-@pytest.mark.parametrize(("engine", "own"), [("vllm", True), ("sglang", False), ("tensorrt_llm", False)])
+@pytest.mark.parametrize(("engine", "own"), [("vllm", True), ("sglang", False)])
 def test_kernels_of_nvfp4_that_were_measured_with_vllm_are_those_of_vllm_alone(
     engine: str, own: bool
 ) -> None:

@@ -35,6 +35,9 @@ def test_latent_attention_is_fitted_apart_where_both_kinds_of_models_have_runs()
     # without models of one kind nothing tells the two apart: vLLM's launches, or none for latent attention
     assert fit(runs[1:], latent_apart=True) == dict.fromkeys(("h", OTHERS), Launches(1540.0, 1760.0))
     assert fit(runs[:1], latent_apart=True)["h"] == Launches(1000.0, 0.0)
+    # another engine's layers with latent attention draw those of runs without it: √(1,000 · 4,000) − 1,000
+    assert fit(runs[:1], True, 4000.0)["h"] == Launches(1000.0, 1000.0)
+    assert fit(runs, True, 4000.0) == fit(runs, True)
 
 
 @pytest.mark.parametrize(("backend", "engine"), ENGINES.items())

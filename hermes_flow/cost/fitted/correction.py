@@ -50,7 +50,7 @@ class Site:
 
 
 def without_engine(hardware: Hardware) -> Hardware:
-    """Return the hardware without engine overheads, except the wait of ranks for each other."""
+    """Return the hardware without engine overheads, except its kernels and the wait of ranks for each other."""
     engine = hardware.engine
     alone = EngineOverhead(
         source="kernels alone",
@@ -60,6 +60,8 @@ def without_engine(hardware: Hardware) -> Hardware:
         ingest_ms=0.0 if engine is None else engine.ingest_ms,
         layer_us=0.0,
         all_reduce_wait=1.0 if engine is None else engine.all_reduce_wait,
+        experts=None if engine is None else engine.experts,
+        kernels=None if engine is None else engine.kernels,
     )
     return replace(hardware, engine=alone)
 

@@ -233,6 +233,14 @@ def _admission(cluster: Cluster, requests: Requests, problems: list[str]) -> Adm
     return policy
 
 
+# What sets the limit that a request is above, by a part of the reason why it is rejected.
+_LIMITS = {
+    "the KV cache": ", or more cluster.pools.NAME.kv_blocks (null has those that fit)",
+    "the context": ", or a larger model.max_context",
+    "than a step": ", or more cluster.pools.NAME.max_num_batched_tokens",
+}
+
+
 def _rejected(
     ops: Sequence[Op], pools: Sequence[Pool], cluster: Cluster, requests: Requests, warnings: list[str]
 ) -> dict[int, str]:
@@ -240,8 +248,10 @@ def _rejected(
     rejected = unservable(ops, pools, cluster)
     rejected |= later_turns(requests, rejected)
     if rejected and len(rejected) == len(requests):
+        reason = next(iter(rejected.values()))
+        limit = next((text for part, text in _LIMITS.items() if part in reason), "")
         raise CompileError(
-            [f"workload: every request is {next(iter(rejected.values()))}; nothing can be served"]
+            [f"workload: every request is {reason}; nothing can be served; expected shorter requests{limit}"]
         )
     if rejected:
         reasons = sorted(set(rejected.values()))

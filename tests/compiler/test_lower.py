@@ -98,10 +98,13 @@ def test_a_request_is_rejected_when_no_client_can_ever_hold_it(
         assert hf.compile(asked).rejected == {}
         return
     (problem,) = problems_of(asked)
-    limit = "longer than the context of llama3_8b (131,072 tokens)"
+    limit, setting = "longer than the context of llama3_8b (131,072 tokens)", "a larger model.max_context"
     if prompt < 2000:
         limit = "larger than the KV cache of llm (1,600 tokens)"
-    assert problem == f"workload: every request is {limit}; nothing can be served"
+        setting = "more cluster.pools.NAME.kv_blocks (null has those that fit)"
+    assert problem == (
+        f"workload: every request is {limit}; nothing can be served; expected shorter requests, or {setting}"
+    )
 
 
 def test_some_rejected_requests_are_a_warning() -> None:

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hermes_flow.metrics.client_rows import ClientRows
+from hermes_flow.metrics.lost_work import share_lost_work
 from hermes_flow.metrics.rows import forget
 from hermes_flow.program.ops import Op
 from hermes_flow.program.pools import Pool
@@ -92,6 +93,7 @@ def energies(recording: Recording) -> Energies:
     idle_j, work_j = (np.full(len(recording.clients), np.nan) for _ in range(2))
     phases = _Phases()
     tables: dict[int, _Tables] = {}
+    lost: list[int] = []  # clients whose work was that of tasks which are others' now
     rows = ClientRows(recording)
     for number, client in enumerate(recording.clients):
         pool = program.pools[client.pool]
@@ -110,7 +112,16 @@ def energies(recording: Recording) -> Energies:
             )
         elif isinstance(pool.energy, BusyPower):
             idle_j[number], work_j[number] = _busy_client(client, pool.energy, tasks, powered)
+        if work_j[number] > 0.0 and not any(len(own.rows) for own in tasks):
+            lost.append(number)
         forget(recording)
+    for number in lost:
+        pool_of = recording.clients[number].pool
+        own_columns = [
+            each for op, own in zip(program.ops, columns, strict=True) for each in own if op.pool == pool_of
+        ]
+        if not share_lost_work(own_columns, work_j[number]):  # nobody is left who could have it
+            idle_j[number], work_j[number] = idle_j[number] + work_j[number], 0.0
     unknown = np.zeros(count, dtype=np.bool_)
     for op, record in zip(program.ops, recording.ops, strict=True):
         if _unmetered(program.pools[op.pool]):

@@ -257,17 +257,33 @@ def test_clients_that_cannot_be_slow_are_named(overrides: list[str], message: st
     assert any(message in problem for problem in problems_of(hf.compose([*LOAD, *overrides])))
 
 
-@pytest.mark.parametrize("lookahead", [0, 1])
-@pytest.mark.parametrize("engine", ["vllm", "sglang", "tensorrt_llm"])
-def test_nothing_leaves_a_client_after_it_has_failed(engine: str, lookahead: int, tmp_path: Path) -> None:
+_PLAIN = ("lookahead=0", "lookahead=1")
+FAILING = [
+    *(
+        ("vllm", "a100_sxm", "llama3_8b", pool)
+        for pool in (*_PLAIN, "pipeline_parallel=2", "speculative.head=eagle")
+    ),
+    *((engine, "a100_sxm", "llama3_8b", pool) for engine in ("sglang", "tensorrt_llm") for pool in _PLAIN),
+    *(
+        (engine, "h100_sxm", "qwen3_30b_a3b", "data_parallel=2")
+        for engine in ("vllm", "sglang", "tensorrt_llm")
+    ),
+]
+
+
+@pytest.mark.parametrize(("engine", "hardware", "model", "pool"), FAILING)
+def test_nothing_leaves_a_client_after_it_has_failed(
+    engine: str, hardware: str, model: str, pool: str, tmp_path: Path
+) -> None:
     """A scheduler knows the result of the step in progress, whose tokens never leave."""
     given = [
         *LOAD[:-1],
         f"engine={engine}",
-        f"cluster.pools.llm.lookahead={lookahead}",
+        f"hardware={hardware}",
+        f"model={model}",
+        f"cluster.pools.llm.{pool}",
         "cluster.pools.llm.count=2",
         "workload.input_tokens=3000",
-        "hardware=a100_sxm",
         failures(mtbf_s=3, repair_s=1, on_failure="lose"),
     ]
     found = hf.simulate(hf.compile(hf.compose(given)))
@@ -281,6 +297,37 @@ def test_nothing_leaves_a_client_after_it_has_failed(engine: str, lookahead: int
     assert float(found.stages["energy_j"].min()) >= 0  # type: ignore[arg-type]
     found.write(tmp_path)
     assert not check_run(tmp_path).violations
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang", "tensorrt_llm"])
+def test_steps_of_requests_that_were_given_up_end_with_their_client(engine: str, tmp_path: Path) -> None:
+    given = [
+        *("pipeline=llm", "workload=synthetic", "workload.requests=150", "workload.rate_per_s=20"),
+        *("workload.input_tokens=2000", "workload.output_tokens=60", f"engine={engine}"),
+        *("workload.timeout_s=1", "workload.retry={times: 2, backoff_s: 0.3}", "cluster.pools.llm.count=2"),
+        failures(mtbf_s=2, repair_s=1),
+    ]
+    found = hf.simulate(hf.compile(hf.compose(given)))
+    assert found.summary["user_retries"]["times"] > 10
+    found.write(tmp_path)
+    assert not check_run(tmp_path).violations
+
+
+def test_the_work_of_a_client_that_lost_all_of_its_tasks_is_shared() -> None:
+    given = [
+        *("pipeline=llm", "workload=synthetic", "workload.requests=20", "workload.rate_per_s=100"),
+        *("cluster.pools.llm.count=2", "cluster.routing=round_robin", "workload.output_tokens=200"),
+        failures(events=[{"at_s": 0.6, "client": 0}]),
+    ]
+    found = hf.simulate(hf.compile(hf.compose(given)))
+    assert not found.stages.filter(
+        (found.stages["client"] == "llm/0") & (found.stages["pool"] == "llm")
+    ).height
+    llm = found.clients.filter(found.clients["client"] == "llm/0")
+    energy = found.summary["energy"]
+    assert llm["steps"].item() > 10
+    assert llm["energy_j"].item() > 100
+    assert found.requests["energy_j"].sum() + energy["idle_j"] == pytest.approx(energy["total_j"], rel=1e-9)
 
 
 def test_requests_whose_kv_is_on_the_way_to_a_failed_client_have_not_decoded(tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ class DecidingClient(PoolClient):
         "_cancelled",
         "_cost",
         "_counts",
+        "_cut",
         "_decided_ps",
         "_delivered",
         "_ending",
@@ -106,6 +107,7 @@ class DecidingClient(PoolClient):
         self._twice_pairs = 0
         self._load: CountedLoad | None = None
         self._leaving: set[int] = set()  # tasks that were taken back, and that the scheduler still has
+        self._cut: list[tuple[int, int]] = []  # tasks that were taken back, and when their last step ends
         self._cancelled: list[DecidedSequence] = []  # those of them that end with the next result
         self.on_plan = _nothing
 
@@ -200,6 +202,14 @@ class DecidingClient(PoolClient):
         """End at ``now_ns``; a step in progress stays in the record as a whole."""
         self._advance(now_ns * PS_PER_NS)
         self._stopped_ps = (now_ns + 1) * PS_PER_NS
+        cuts = self.tasks.cuts
+        for task, noted_ns in self._cut:  # taken back, and in a step that is in progress
+            computed, answer, end_ns = cuts.get(task, (0, 0, 0))
+            if end_ns == noted_ns > now_ns:
+                late = self.tasks.finish_ps[task] >= self._stopped_ps
+                cuts[task] = (computed, max(0, answer - late), now_ns)
+        for task in self._leaving & self._sequences.keys():
+            self.tasks.cut_short(task, self.progress(task), now_ns)
 
     def progress(self, task: int) -> Progress:
         """Return how far a task was that the client had in hand as it stopped; see ``PoolClient``.
@@ -313,7 +323,7 @@ class DecidingClient(PoolClient):
             sequence.finished = True
             if sequence.computed:  # it ran
                 computed = min(sequence.computed, sequence.prompt)
-                self.tasks.cuts[task] = (computed, sequence.out, self.tail_ps // PS_PER_NS)
+                self._note_cut(task, computed, sequence.out, self.tail_ps)
             del self._sequences[task]
             self._leaving.discard(task)
         elif self._scheduler.cancels:
@@ -426,7 +436,7 @@ class DecidingClient(PoolClient):
         task = sequence.task
         if task in self._leaving:
             computed = min(sequence.computed, sequence.prompt)
-            self.tasks.cuts[task] = (computed, sequence.out, end_ps // PS_PER_NS)
+            self._note_cut(task, computed, sequence.out, end_ps)
         sequence.finished = True
         self.tasks.finish_ps[task] = end_ps
         self._free(sequence)
@@ -434,6 +444,11 @@ class DecidingClient(PoolClient):
         self._ending.append((end_ps, task))
         if self._notify and task not in self._leaving:
             self._outbox.ends.append((end_ps, task))
+
+    def _note_cut(self, task: int, computed: int, answer: int, end_ps: int) -> None:
+        """Note what was done of a task that was taken back, by the step that ends at ``end_ps``."""
+        self.tasks.cuts[task] = (computed, answer, end_ps // PS_PER_NS)
+        self._cut.append((task, end_ps // PS_PER_NS))
 
     def _free(self, sequence: DecidedSequence) -> None:
         """Free what a sequence that is over holds."""

@@ -266,9 +266,10 @@ class LLMTasks(PoolTasks):
         return max(0, prompt - self.cached.get(task, 0)), answer, (until_ps - start_ps) // PS_PER_NS
 
     def cut_short(self, task: int, done: Progress, now_ns: int) -> None:
-        """Note how far a task was that fails with its client at ``now_ns``."""
+        """Note how far a task was that fails with its client at ``now_ns``; a planned first token has not left."""
         if self.start_ps[task] >= 0:
-            self.cuts[task] = (done.prompt, done.answer, max(now_ns, self.start_ps[task] // PS_PER_NS))
+            answer = done.answer if self.first_ps[task] < (now_ns + 1) * PS_PER_NS else 0
+            self.cuts[task] = (done.prompt, answer, max(now_ns, self.start_ps[task] // PS_PER_NS))
 
     def renew(self, first: int, work: Work) -> None:
         """Let other requests take the numbers from ``first`` on, with their ``work``; the old tasks are over."""

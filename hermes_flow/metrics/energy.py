@@ -103,15 +103,14 @@ def energies(recording: Recording) -> Energies:
             if op.pool == client.pool
         ]
         powered = stretches(client.states, recording.end_ns, POWERED)
+        ran = until(client, recording.end_ns)
         if isinstance(pool.energy, StepEnergy):
             if client.pool not in tables:
                 tables[client.pool] = _Tables(pool.energy)
             own_tables = tables[client.pool]
-            idle_j[number], work_j[number] = _llm_client(
-                until(client, recording.end_ns), pool.energy, own_tables, tasks, powered, phases
-            )
+            idle_j[number], work_j[number] = _llm_client(ran, pool.energy, own_tables, tasks, powered, phases)
         elif isinstance(pool.energy, BusyPower):
-            idle_j[number], work_j[number] = _busy_client(client, pool.energy, tasks, powered)
+            idle_j[number], work_j[number] = _busy_client(ran, pool.energy, tasks, powered)
         if work_j[number] > 0.0 and not any(len(own.rows) for own in tasks):
             lost.append(number)
         forget(recording)

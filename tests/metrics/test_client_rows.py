@@ -82,3 +82,16 @@ def test_the_power_of_a_step_in_vain_ends_with_the_run(engine: str, tmp_path: Pa
         run = hf.simulate(hf.compile(hf.compose(given)))
         joules[limit] = run.clients.filter(run.clients["pool"] == "llm")["energy_j"].item()
     assert joules[90] == pytest.approx(joules[30], rel=1e-9)
+
+
+def test_a_pass_that_nobody_waits_for_any_more_is_no_busy_time_after_the_run() -> None:
+    given = [
+        *("pipeline=rag_rewrite_rerank", "cluster=hybrid", "model=qwen3_vl_8b", "hardware=h200_sxm"),
+        *("workload=synthetic", "workload.requests=24", "workload.rate_per_s=8", "workload.timeout_s=1"),
+    ]
+    run = hf.simulate(hf.compile(hf.compose(given)))
+    assert set(run.requests["status"].unique()) == {"timed_out"}
+    busy = run.clients.filter(run.clients["pool"] == "embed")["busy_fraction"].item()
+    assert 0.9 < busy <= 1
+    energy = run.summary["energy"]
+    assert run.requests["energy_j"].sum() + energy["idle_j"] == pytest.approx(energy["total_j"], rel=1e-9)

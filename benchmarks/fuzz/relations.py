@@ -258,6 +258,27 @@ def _utilization_law(overrides: tuple[str, ...], rng: random.Random) -> str | No
     return None
 
 
+def _energy_adds_up(overrides: tuple[str, ...], rng: random.Random) -> str | None:
+    """The joules of the requests and those of idle time are those of the clients, also where clients fail."""
+    failing = rng.choice(
+        (
+            "cluster.pools.host.count=1",
+            "workload.timeout_s=2",
+            "cluster.admission={policy:limit,max_in_flight:4,on_full:hold}",
+            "cluster.pools.llm.failures={mtbf_s:2,repair_s:1}",
+            "cluster.pools.llm.failures={mtbf_s:2,repair_s:1,on_failure:lose}",
+        )
+    )
+    run = _result([*overrides, *_BUSY, failing])
+    energy = run.summary["energy"]
+    if energy["total_j"] is None:
+        return None
+    shared = float(run.requests["energy_j"].fill_null(0.0).sum()) + energy["idle_j"]
+    if abs(shared - energy["total_j"]) <= 1e-6 * energy["total_j"]:
+        return None
+    return f"requests and idle time take {shared:.9g} J with {failing}, and all clients {energy['total_j']:.9g} J"
+
+
 LAWS: dict[str, Law] = {
     "faster hardware": _faster_hardware,
     "permuted rows": _permuted_rows,
@@ -267,4 +288,5 @@ LAWS: dict[str, Law] = {
     "free stages": _free_stages,
     "Little": _littles_law,
     "utilization": _utilization_law,
+    "energy": _energy_adds_up,
 }

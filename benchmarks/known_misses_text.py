@@ -94,7 +94,7 @@ kernels for the exchange (`moe-a2a-backend`, none by default), so all devices ga
 scatter the sums. NCCL takes 24 and 21 µs for both with 128 tokens on eight B200, as measured, and so do we now
 ([cost](cost.md#several-devices)); 1.1 ms of a step became 2.5 ms. Time per token of TensorRT-LLM with ranks on
 B200, which nothing is fitted to, was 11 % too short in the runs without pools of their own (median of 17 runs of
-DeepSeek), and is 3 % too short since. SGLang's prompts go to a rank that is drawn at random, so that some ranks
+DeepSeek), and is 4 % too short since. SGLang's prompts go to a rank that is drawn at random, so that some ranks
 have several prompts while the others wait for them.
 
 Over 109 runs of DeepSeek with prefill and decode apart, clients without ranks take 0.8 to 1.3 times as long per

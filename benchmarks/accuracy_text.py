@@ -95,8 +95,8 @@ WEAK = """
 - **Separate pools for prefill and decode.** Llama-3.1-70B was measured with one prefill and one decode client of four
   H100s: the errors are {apart_tpot} for TPOT and {apart_ttft} for TTFT. For the same requests on one client of four
   they are {together_tpot} and {together_ttft}. The settings of these two runs are not recorded. Five logs in the
-  repository of the study are of vLLM 0.11.1 and 0.13 of December 2025, which did not look ahead by default and
-  could not with a KV connector, so both runs have `lookahead: 0`. (With look-ahead they are −1 % and +54 %
+  repository of the study, of other GPUs and models, are of vLLM 0.11.1 and 0.13 of December 2025. These releases did
+  not look ahead by default and could not with a KV connector, so both runs have `lookahead: 0`. (With look-ahead they are −1 % and +54 %
   together, −23 % and −32 % apart.) What a step takes more in such an engine (`plan_us`) was fitted to these two
   runs. Two of the logs have LMCache's connector, which blocks a step until KV is saved. How long is not recorded.
   The row "estimated connector" has four launches of 45 µs for each of 80 layers, which stop either client for

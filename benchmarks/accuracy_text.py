@@ -96,12 +96,12 @@ WEAK = """
   H100s: the errors are {apart_tpot} for TPOT and {apart_ttft} for TTFT. For the same requests on one client of four
   they are {together_tpot} and {together_ttft}. The settings of these two runs are not recorded. Five logs in the
   repository of the study, of other GPUs and models, are of vLLM 0.11.1 and 0.13 of December 2025. These releases did
-  not look ahead by default and could not with a KV connector, so both runs have `lookahead: 0`. (With look-ahead they are −1 % and +54 %
-  together, −23 % and −32 % apart.) What a step takes more in such an engine (`plan_us`) was fitted to these two
-  runs. Two of the logs have LMCache's connector, which blocks a step until KV is saved. How long is not recorded.
-  The row "estimated connector" has four launches of 45 µs for each of 80 layers, which stop either client for
-  14.4 ms (`cluster.kv_handover_us`). The catalog's default is an engine of today, which looks ahead, with a
-  connector that copies beside the steps.
+  not look ahead by default and could not with a KV connector, so both runs have `lookahead: 0`. (With look-ahead
+  they are −1 % and +54 % together, −23 % and −32 % apart.) What a step takes more in such an engine (`plan_us`) was
+  fitted to these two runs. Two of the logs have LMCache's connector, which blocks a step until KV is saved. How long
+  is not recorded. The row "estimated connector" has four launches of 45 µs for each of 80 layers, which stop either
+  client for 14.4 ms (`cluster.kv_handover_us`). The catalog's default is an engine of today, which looks ahead, with
+  a connector that copies beside the steps.
 - **Tails.** The p99 of TTFT of the 27 runs on H100 is {tail} off on average, and {tail_worst} at worst. For the
   {runs_known} of them whose arrivals are known it is {tail_known} off on average. Those of the {runs_drawn}
   others are drawn {draws} times as their load generator draws them, and the page has the median of the draws.

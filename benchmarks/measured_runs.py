@@ -82,12 +82,12 @@ RTX = {
 }
 # From data/README.md: whole-run figures of the same workload on two layouts. The settings of these two runs are not
 # recorded. Five logs of vLLM in the repository of the study (casys-kaist/LLMServingSim, evaluation/artifacts and
-# evaluation/memory), of other GPUs and models, are of 11 to 13 December 2025: releases 0.11.1 and 0.13.0rc2, in none
-# of which async scheduling
-# was on by default or by a flag. vLLM looks ahead by default since 0.14 of January 2026, and with a KV connector it
-# could not before (vllm-project/vllm, pull request 27647). Two of the logs have LMCacheConnectorV1, which blocks a
-# step until KV is saved (wait_for_save of LMCache's vllm_v1_adapter.py). How long it does is not recorded: the
-# third run has the estimate of four launches of 45 µs for each layer on either side.
+# evaluation/memory), of other GPUs and models, are of 11 to 13 December 2025: releases 0.11.1 and 0.13.0rc2, in
+# none of which async scheduling was on by default or by a flag. vLLM looks ahead by default since 0.14 of January
+# 2026, and with a KV connector it could not before (vllm-project/vllm, pull request 27647). Two of the logs have
+# LMCacheConnectorV1, which blocks a step until KV is saved (wait_for_save of LMCache's vllm_v1_adapter.py). How
+# long it does is not recorded: the third run has the estimate of four launches of 45 µs for each layer on either
+# side.
 PAIR = ("prefill", "decode")
 APART = ("cluster=disaggregated", *(f"cluster.pools.{pool}.tensor_parallel=4" for pool in PAIR))
 APART += tuple(f"cluster.pools.{pool}.lookahead=0" for pool in PAIR)

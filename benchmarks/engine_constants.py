@@ -8,11 +8,11 @@ The runs are InferenceMAX's of mixtures with prompts of 1,024 tokens, whose kern
 and up to 32 users. A fit has the least mean size of the logarithms of simulated over measured time to first token,
 where every model on every GPU has the same weight. Each GPU has a time of its own, which is drawn towards the mean of
 those of the other GPUs: in the mean of logarithms it counts once for each model that was measured on it, and they
-count once. For a GPU without runs their mean holds. Where an engine has runs of models with latent attention and of
-others, what latent attention takes more is fitted as well, once for all GPUs. Where only others are left of
-TensorRT-LLM's runs, a layer with latent attention takes the mean of logarithms of what theirs take and of what a
-layer of SGLang takes, which launches the kernels of prompts from PyTorch one by one as well, and whose models nearly
-all have latent attention.
+count once. For a GPU without runs their mean holds. Where an engine has runs of models with a kind of layer and of
+others, what such a layer takes more is fitted as well, once for all GPUs: of TensorRT-LLM latent attention, and of
+SGLang the delta rule. Where only others are left of TensorRT-LLM's runs, a layer with latent attention takes the mean
+of logarithms of what theirs take and of what a layer of SGLang takes, which launches the kernels of prompts from
+PyTorch one by one as well, and whose models nearly all have latent attention.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import argparse
 import csv
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import asdict, astuple, dataclass, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,8 @@ from benchmarks.processes import ROOT
 from benchmarks.silicon_gpus import SIBLINGS, constants_of
 from benchmarks.silicon_layouts import layout
 from hermes_flow.config.hardware_measurements import EngineOverhead
+from hermes_flow.config.mixer_shape import delta_scans
+from hermes_flow.config.schema import Model
 from hermes_flow.validation.replay import Edit
 
 TABLE = ROOT / "benchmarks" / "engine_constants.csv"
@@ -42,30 +44,33 @@ ENGINES = {"sglang": "sglang", "trtllm": "tensorrt_llm"}  # by the name that the
 TRIED_US = (300.0, 1000.0, 1540.0, 2400.0, 3300.0, 4300.0, 5500.0)
 STEP_US = 20.0
 VLLM_US = 1540.0  # of vLLM, where nothing says what an engine's own is
-MOST_US = 3000.0  # that latent attention may take more
+MOST_US = 3000.0  # that a kind of layer which is fitted apart may take more
 MOST_USERS = 32
 PROMPT = 1024
-# SGLang's only models without latent attention keep states, whose layers launch more kernels, too
-LATENT_APART = ("trtllm",)
+APART = {"sglang": "delta_rule_us", "trtllm": "latent_us"}  # kinds of layers
 ALL, OTHERS = "nothing", "others"
 
 
 @dataclass(frozen=True, slots=True)
 class Launches:
-    """The least time of a layer of experts without CUDA graphs, and what latent attention adds to it, in µs."""
+    """The least time of a layer of experts without CUDA graphs, and what two kinds of layers add to it, in µs."""
 
     experts_us: float
     latent_us: float = 0.0
+    delta_rule_us: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """The model and GPU of one run, and the logarithms of its errors with each of ``TRIED_US``."""
+    """The model and GPU of one run, and the logarithms of its errors with each of ``TRIED_US``.
+
+    ``apart`` is the share of its layers that are of the kind which is fitted apart.
+    """
 
     family: str
     model: str
     hardware: str
-    latent: bool
+    apart: float
     errors: tuple[float, ...]
 
 
@@ -77,9 +82,9 @@ def main() -> None:
     lines = []
     like: dict[str, float] = {}  # what a layer takes on SGLang, by what was left out
     for engine in ENGINES:
-        tried = [found for row in chosen(rows, engine) if (found := _tried(row))]
+        tried = [found for row in chosen(rows, engine) if (found := _tried(row, APART[engine]))]
         print(f"{engine}: {len(tried)} runs")
-        for left_out, fitted in _fits(tried, like if engine in LATENT_APART else None):
+        for left_out, fitted in _fits(tried, APART[engine], like):
             like.setdefault(left_out, fitted[OTHERS].experts_us)
             for hardware, launches in fitted.items():
                 text = ", ".join(f"{each:,.0f}" for each in astuple(launches))
@@ -87,7 +92,7 @@ def main() -> None:
                 lines.append([engine, left_out, hardware, *(f"{each:.0f}" for each in astuple(launches))])
     with TABLE.open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
-        table.writerow(["engine", "left_out", "hardware", "experts_us", "latent_us"])
+        table.writerow(["engine", "left_out", "hardware", *(each.name for each in fields(Launches))])
         table.writerows(lines)
 
 
@@ -107,28 +112,30 @@ def chosen(rows: Sequence[dict[str, Any]], engine: str) -> list[dict[str, Any]]:
 
 
 def fit(
-    tried: Sequence[Tried], latent_apart: bool = False, latent_elsewhere_us: float | None = None
+    tried: Sequence[Tried], apart: str = "latent_us", latent_elsewhere_us: float | None = None
 ) -> dict[str, Launches]:
-    """Return the launches by GPU, with those of GPUs without runs under ``others``.
+    """Return the launches by GPU, with those of GPUs without runs under ``others``; ``apart`` is fitted once for all.
 
-    ``latent_apart`` fits what latent attention takes more. Runs without any are drawn towards
-    ``latent_elsewhere_us``, the whole time of a layer with latent attention on another engine.
+    Runs without latent attention are drawn towards ``latent_elsewhere_us``, the whole time of a layer with it on
+    another engine.
     """
     curves = _curves(tried)
-    kinds = {latent for _, latent, _ in curves}
+    shares = {share for _, share, _ in curves}
     hardware = sorted({gpu for gpu, _, _ in curves})
     more, own = 0.0, dict.fromkeys(hardware, VLLM_US)
-    if latent_apart and kinds == {True}:
-        more = _least(lambda extra: sum(curve(VLLM_US + extra) for _, _, curve in curves), MOST_US)
+    if 0.0 not in shares:
+        more = _least(
+            lambda extra: sum(curve(VLLM_US + extra * share) for _, share, curve in curves), MOST_US
+        )
     else:
-        most = MOST_US if latent_apart and len(kinds) == 2 else 0.0
+        most = MOST_US if len(shares) > 1 else 0.0
         more = _least(lambda extra: sum(_of_gpu(curves, gpu, extra)[0] for gpu in hardware), most)
         own = {gpu: _of_gpu(curves, gpu, more)[1] for gpu in hardware}
     models = {gpu: len({each.family for each in tried if each.hardware == gpu}) for gpu in hardware}
     found = {gpu: _drawn(own, gpu, models[gpu]) for gpu in hardware} | {OTHERS: _mean(own.values())}
-    if latent_apart and kinds == {False} and latent_elsewhere_us is not None:
+    if apart == "latent_us" and shares == {0.0} and latent_elsewhere_us is not None:
         more = max(0.0, _mean((found[OTHERS], latent_elsewhere_us)) - found[OTHERS])
-    return {gpu: Launches(_rounded(time_us), _rounded(more)) for gpu, time_us in found.items()}
+    return {gpu: Launches(_rounded(time_us), **{apart: _rounded(more)}) for gpu, time_us in found.items()}
 
 
 def launching_in(launches: Launches) -> Edit:
@@ -136,8 +143,7 @@ def launching_in(launches: Launches) -> Edit:
 
     def changed(engine: EngineOverhead) -> EngineOverhead:
         assert engine.eager is not None
-        eager = replace(engine.eager, experts_us=launches.experts_us, latent_us=launches.latent_us)
-        return replace(engine, eager=eager)
+        return replace(engine, eager=replace(engine.eager, **asdict(launches)))
 
     return with_engine(changed)
 
@@ -169,7 +175,7 @@ def fitted() -> dict[tuple[str, str], dict[str, Launches]]:
     found: dict[tuple[str, str], dict[str, Launches]] = defaultdict(dict)
     with TABLE.open(encoding="utf-8", newline="") as file:
         for entry in csv.DictReader(file):
-            launches = Launches(float(entry["experts_us"]), float(entry["latent_us"]))
+            launches = Launches(*(float(entry[each.name]) for each in fields(Launches)))
             found[entry["engine"], entry["left_out"]][entry["hardware"]] = launches
     return dict(found)
 
@@ -179,25 +185,29 @@ def family(row: dict[str, Any]) -> str:
     return "deepseek" if "DeepSeek" in row["model_path"] else silicon.model_of(row)
 
 
-def _tried(row: dict[str, Any]) -> Tried | None:
+def _tried(row: dict[str, Any], apart: str) -> Tried | None:
     found = [silicon.simulate(row, edit=launching_in(Launches(time_us))) for time_us in TRIED_US]
     if any(each.problem is not None for each in found):
         return None
     errors = tuple(float(np.log1p(each.errors[0])) for each in found)
-    model = silicon.model_of(row)
-    latent = silicon.catalog_model(model).latent_attention is not None
-    return Tried(family(row), model, row["system"], latent, errors)
+    name = silicon.model_of(row)
+    return Tried(family(row), name, row["system"], _share(silicon.catalog_model(name), apart), errors)
+
+
+def _share(model: Model, apart: str) -> float:
+    """Return the share of a model's layers that launch longer."""
+    if apart == "latent_us":
+        return float(model.latent_attention is not None)
+    return sum(each.layers for each in delta_scans(model, 1, model.layers)) / model.layers
 
 
 def _fits(
-    tried: Sequence[Tried], latent_elsewhere: Mapping[str, float] | None
+    tried: Sequence[Tried], apart: str, latent_elsewhere: Mapping[str, float]
 ) -> Iterable[tuple[str, dict[str, Launches]]]:
-    """Yield what was left out and the fit without it; ``latent_elsewhere`` is None where latent is not apart."""
+    """Yield what was left out and the fit without it."""
 
     def without_runs(name: str, runs: Sequence[Tried]) -> tuple[str, dict[str, Launches]]:
-        if latent_elsewhere is None:
-            return name, fit(runs)
-        return name, fit(runs, True, latent_elsewhere.get(name))
+        return name, fit(runs, apart, latent_elsewhere.get(name))
 
     yield without_runs(ALL, tried)
     for name in sorted({each.family for each in tried}):
@@ -206,25 +216,25 @@ def _fits(
         yield without_runs(name, [each for each in tried if each.hardware != name])
 
 
-def _curves(tried: Sequence[Tried]) -> list[tuple[str, bool, Callable[[float], float]]]:
-    """Return GPU, latent attention, and mean size of the errors by launch time, of every model on every GPU."""
+def _curves(tried: Sequence[Tried]) -> list[tuple[str, float, Callable[[float], float]]]:
+    """Return GPU, share of layers apart, and mean size of the errors by launch time, of every model on every GPU."""
     groups = defaultdict(list)
     for each in tried:
-        groups[each.hardware, each.latent, each.model].append(each.errors)
+        groups[each.hardware, each.apart, each.model].append(each.errors)
 
     def size_of(members: Sequence[tuple[float, ...]]) -> Callable[[float], float]:
         return lambda time_us: float(np.mean([abs(np.interp(time_us, TRIED_US, each)) for each in members]))
 
-    return [(gpu, latent, cache(size_of(members))) for (gpu, latent, _), members in groups.items()]
+    return [(gpu, share, cache(size_of(members))) for (gpu, share, _), members in groups.items()]
 
 
 def _of_gpu(
-    curves: Sequence[tuple[str, bool, Callable[[float], float]]], gpu: str, extra: float
+    curves: Sequence[tuple[str, float, Callable[[float], float]]], gpu: str, extra: float
 ) -> tuple[float, float]:
     """Return the least size of the errors on a GPU, and the launch time that has it."""
 
     def size(time_us: float) -> float:
-        return sum(curve(time_us + extra * latent) for of, latent, curve in curves if of == gpu)
+        return sum(curve(time_us + extra * share) for of, share, curve in curves if of == gpu)
 
     best = _least(size, TRIED_US[-1], TRIED_US[0])
     return size(best), best

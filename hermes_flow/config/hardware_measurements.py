@@ -226,7 +226,8 @@ class EagerSteps:
 
     They are those of more than min(above_tokens, above_per_sequence · max_num_seqs) tokens. What is done for all
     tokens then takes ``gap_us`` longer in each layer, and at least ``layer_us`` a layer, ``experts_us`` where it is a
-    mixture of experts, and ``latent_us`` more where its attention keeps latent KV.
+    mixture of experts, ``latent_us`` more where its attention keeps latent KV, and ``delta_rule_us`` more where it
+    has the delta rule.
     """
 
     above_tokens: Tokens
@@ -236,8 +237,13 @@ class EagerSteps:
     layer_us: Microseconds
     experts_us: Microseconds
     latent_us: Microseconds = 0.0
+    delta_rule_us: Microseconds = 0.0
     gap_us: Microseconds = 0.0
     """The time in each layer in which the device waits between kernels that a CUDA graph would start at once."""
+    delta_rule_waits: bool = False
+    """Whether the device is idle while the host launches a layer with the delta rule, so that the launches and the
+    kernels of such a layer add. Otherwise the host launches kernels while the device runs those before.
+    """
 
 
 @dataclass(frozen=True, slots=True)

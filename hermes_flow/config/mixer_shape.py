@@ -218,6 +218,11 @@ def delta_scans(model: Model, devices: int, layers: float) -> tuple[DeltaScan, .
     return tuple(found)
 
 
+def has_delta_rule(model: Model) -> bool:
+    """Return whether some layers have the delta rule."""
+    return any(isinstance(mixer, (GatedDeltaNetLayers, KimiDeltaLayers)) for mixer in model.mixers.values())
+
+
 def mixer_words(model: Model) -> list[str]:
     """Return each kind of other layers in words, with the number of its layers."""
     return [f"{mixer.layers} layers of {_KINDS[mixer.kind]} ({name})" for name, mixer in model.mixers.items()]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
+from hermes_flow.config.mixer_shape import has_delta_rule
 from hermes_flow.config.schema import EagerSteps, EngineOverhead, Model, Sampler
 from hermes_flow.cost.operators import Floats
 
@@ -20,23 +23,36 @@ def sampler_us(sampler: Sampler, model: Model, rows: Floats) -> Floats:
     return result
 
 
-def launched_us(
-    token_wise_us: Floats,
-    eager: EagerSteps,
-    dense: float,
-    mixtures: float,
-    max_sequences: int,
-    latent: float = 0.0,
-) -> Floats:
-    """Return times by number of tokens, raised to the launch time where no CUDA graph was captured.
+@dataclass(frozen=True, slots=True)
+class LaunchedLayers:
+    """The layers whose kernels the host launches: ``dense`` ones and ``mixtures`` of experts count apart.
 
-    ``dense`` layers and ``mixtures`` of experts count apart; ``latent`` is how many of both keep latent KV.
+    ``latent`` is how many of both keep latent KV, and ``delta_rule`` how many have the delta rule.
     """
-    floor = dense * eager.layer_us + mixtures * eager.experts_us + latent * eager.latent_us
+
+    dense: float
+    mixtures: float
+    latent: float = 0.0
+    delta_rule: float = 0.0
+
+
+def launched_us(
+    token_wise_us: Floats, eager: EagerSteps, layers: LaunchedLayers, max_sequences: int
+) -> Floats:
+    """Return times by number of tokens, raised to the launch time where no CUDA graph was captured."""
+    floor = layers.dense * eager.layer_us + layers.mixtures * eager.experts_us
+    floor += layers.latent * eager.latent_us + layers.delta_rule * eager.delta_rule_us
     result = token_wise_us.copy()
     eagerly = slice(_captured(eager, max_sequences) + 1, None)
-    result[eagerly] = np.maximum(result[eagerly], floor)
+    kernels = token_wise_us[eagerly]
+    added = added_share(eager, layers)
+    result[eagerly] = (1.0 - added) * np.maximum(kernels, floor) + added * (kernels + floor)
     return result
+
+
+def added_share(eager: EagerSteps, layers: LaunchedLayers) -> float:
+    """Return the share of the layers whose launches and kernels add."""
+    return layers.delta_rule / (layers.dense + layers.mixtures) if eager.delta_rule_waits else 0.0
 
 
 def with_gaps_us(token_wise_us: Floats, eager: EagerSteps, layers: float, max_sequences: int) -> Floats:
@@ -73,9 +89,16 @@ def engine_terms(engine: EngineOverhead, model: Model | None, tensor_parallel: i
             experts = "" if model.experts is None else f", {engine.eager.experts_us:g} µs of experts"
             if model.latent_attention is not None and engine.eager.latent_us:
                 experts += f", {engine.eager.latent_us:g} µs more for latent attention"
+            if has_delta_rule(model):
+                experts += _delta_rule_term(engine.eager)
             gaps = f"{engine.eager.gap_us:g} µs more and " if engine.eager.gap_us else ""
             terms.append(f"without CUDA graphs {gaps}at least {engine.eager.layer_us:g} µs a layer{experts}")
     return terms
+
+
+def _delta_rule_term(eager: EagerSteps) -> str:
+    more = f", {eager.delta_rule_us:g} µs more for the delta rule" if eager.delta_rule_us else ""
+    return f"{more}, added to the kernels of layers with it" if eager.delta_rule_waits else more
 
 
 def sampling_note(model: Model) -> str:

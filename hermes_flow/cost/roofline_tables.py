@@ -28,9 +28,10 @@ from hermes_flow.config.shape import (
 )
 from hermes_flow.cost.delta_rule import convolution_s, scan_costs, state_s
 from hermes_flow.cost.elementwise import elementwise_s
-from hermes_flow.cost.engine_overhead import launched_us, sampler_us, with_gaps_us
+from hermes_flow.cost.engine_overhead import sampler_us
 from hermes_flow.cost.expert_routing import on_fullest_device
 from hermes_flow.cost.kv import own_kv_bytes_per_token
+from hermes_flow.cost.launches import launched_s
 from hermes_flow.cost.model import Deployment
 from hermes_flow.cost.operators import NORM_BYTES, Floats, Operators, with_wait
 from hermes_flow.cost.precision import compute_precision, measured_as
@@ -99,11 +100,9 @@ class RooflineTables:
         deployment, engine = self.deployment, self.engine
         tokens = np.arange(deployment.max_tokens + 1, dtype=np.float64)
         kernels = token_wise = self._layers(tokens)
+        idle = 0.0 * tokens
         if deployment.part in ("upstream", "last") and engine.eager is not None:
-            gapped = with_gaps_us(kernels / S_PER_US, engine.eager, self.layers, deployment.max_sequences)
-            kernels = gapped * S_PER_US
-            token_wise = self._launched(kernels)
-        idle = token_wise - kernels  # while the host launches
+            token_wise, idle = launched_s(self, engine.eager, kernels)
         if deployment.part in ("last", "encoder"):
             token_wise = token_wise + engine.step_us * S_PER_US
         token_wise[0] = 0.0
@@ -196,16 +195,6 @@ class RooflineTables:
         if sampler is not None and self.deployment.part == "last":
             seconds = seconds + sampler_us(sampler, model, rows) * S_PER_US
         return seconds
-
-    def _launched(self, seconds: Floats) -> Floats:
-        """Times by number of tokens, with what the launches take in steps without CUDA graphs."""
-        eager = self.engine.eager
-        assert eager is not None
-        # Experts that have a table of their own are not in these times, nor are their launches.
-        mixtures = 0.0 if self.experts_apart else self.mixtures
-        dense, most = self.layers - mixtures, self.deployment.max_sequences
-        latent = 0.0 if self.model.latent_attention is None else self.attends
-        return launched_us(seconds / S_PER_US, eager, dense, mixtures, most, latent) * S_PER_US
 
     def _layers(self, tokens: Floats) -> Floats:
         model = self.model

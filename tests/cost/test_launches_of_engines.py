@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from cost.catalog import roofline
 
 import hermes_flow as hf
+from hermes_flow.pools.llm.schema import LLMPool
 
 LONE = (
     *("pipeline=llm", "slo=none", "workload=synthetic", "workload.requests=1"),
@@ -29,3 +31,46 @@ def test_a_dense_prompt_has_the_launches_of_vllm() -> None:
     assert first_token_s("engine=sglang", *dense) == pytest.approx(
         first_token_s("engine=vllm", *dense), abs=1e-6
     )
+
+
+HYBRID = ("engine=sglang", "model=qwen3_5_27b", "cluster.pools.llm.tensor_parallel=2")
+EAGER = "hardware.engine.eager"
+WITH_DELTA_RULE = 48  # of its 64 layers
+
+
+def test_layers_with_the_delta_rule_launch_more_kernels() -> None:
+    def with_more_s(more_us: int, model: str = HYBRID[1]) -> float:
+        return first_token_s(*HYBRID, "hardware=h200_sxm", f"{EAGER}.delta_rule_us={more_us}", model)
+
+    assert with_more_s(3000) - with_more_s(1000) == pytest.approx(WITH_DELTA_RULE * 2e-3, abs=1e-6)
+    dense = "model=llama3_70b"
+    assert with_more_s(3000, dense) == with_more_s(1000, dense)
+
+
+def test_launches_and_kernels_of_the_delta_rule_add_where_the_device_waits() -> None:
+    """On an A100 the scan is a part of the kernels, as its time was not measured."""
+
+    def time_s(launch_us: int, waits: bool) -> float:
+        launches = (f"{EAGER}.layer_us={launch_us}", f"{EAGER}.delta_rule_us=0")
+        return first_token_s(
+            *HYBRID, "hardware=a100_sxm", *launches, f"{EAGER}.delta_rule_waits={waits}".lower()
+        )
+
+    hidden_s = 64 * 9e-3
+    longer_s = time_s(9000, waits=False)  # than the kernels, which run meanwhile
+    kernels_s = hidden_s - (longer_s - time_s(0, waits=False))
+    assert 0.1 < kernels_s < hidden_s
+    assert time_s(9000, waits=True) - longer_s == pytest.approx(WITH_DELTA_RULE / 64 * kernels_s, rel=1e-4)
+    assert time_s(0, waits=True) == pytest.approx(time_s(0, waits=False), abs=1e-6)
+
+
+def test_only_sglang_waits_in_layers_with_the_delta_rule() -> None:
+    def note(engine: str) -> str:
+        pool = hf.compose(
+            ["pipeline=llm", "hardware=h200_sxm", *HYBRID[1:], f"engine={engine}"]
+        ).cluster.pools["llm"]
+        assert isinstance(pool, LLMPool)
+        return roofline(pool.model, pool.hardware).provenance[-1]
+
+    assert "more for the delta rule, added to the kernels of layers with it" in note("sglang")
+    assert "delta rule" not in note("vllm")

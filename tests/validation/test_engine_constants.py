@@ -11,11 +11,12 @@ from validation.test_silicon_layouts import row
 import hermes_flow as hf
 from benchmarks import engine_constants, silicon
 from benchmarks.engine_constants import ALL, ENGINES, OTHERS, TRIED_US, Launches, Tried, fit, fitted
+from hermes_flow.config.schema import EagerSteps
 from hermes_flow.pools.llm.schema import LLMPool
 
 
-def run(family: str, gpu: str, true_us: float, latent: bool = False) -> Tried:
-    return Tried(family, family, gpu, latent, tuple(math.log(time / true_us) for time in TRIED_US))
+def run(family: str, gpu: str, true_us: float, apart: float = 0.0) -> Tried:
+    return Tried(family, family, gpu, apart, tuple(math.log(time / true_us) for time in TRIED_US))
 
 
 def test_a_fit_finds_the_launches_of_each_gpu_and_draws_them_towards_each_other() -> None:
@@ -29,15 +30,19 @@ def test_a_fit_finds_the_launches_of_each_gpu_and_draws_them_towards_each_other(
 
 
 def test_latent_attention_is_fitted_apart_where_both_kinds_of_models_have_runs() -> None:
-    runs = [run("plain", "h", 1000.0), run("latent", "h", 3300.0, latent=True)]
-    assert fit(runs, latent_apart=True)["h"] == Launches(1000.0, 2300.0)
-    assert fit(runs)["h"].latent_us == 0.0
+    runs = [run("plain", "h", 1000.0), run("latent", "h", 3300.0, apart=1.0)]
+    assert fit(runs)["h"] == Launches(1000.0, 2300.0)
     # without models of one kind nothing tells the two apart: vLLM's launches, or none for latent attention
-    assert fit(runs[1:], latent_apart=True) == dict.fromkeys(("h", OTHERS), Launches(1540.0, 1760.0))
-    assert fit(runs[:1], latent_apart=True)["h"] == Launches(1000.0, 0.0)
+    assert fit(runs[1:]) == dict.fromkeys(("h", OTHERS), Launches(1540.0, 1760.0))
+    assert fit(runs[:1])["h"] == Launches(1000.0, 0.0)
     # another engine's layers with latent attention draw those of runs without it: √(1,000 · 4,000) − 1,000
-    assert fit(runs[:1], True, 4000.0)["h"] == Launches(1000.0, 1000.0)
-    assert fit(runs, True, 4000.0) == fit(runs, True)
+    assert fit(runs[:1], latent_elsewhere_us=4000.0)["h"] == Launches(1000.0, 1000.0)
+    assert fit(runs, latent_elsewhere_us=4000.0) == fit(runs)
+
+
+def test_the_delta_rule_is_fitted_by_the_share_of_its_layers() -> None:
+    runs = [run("plain", "h", 2400.0), run("hybrid", "h", 3300.0, apart=0.75)]
+    assert fit(runs, "delta_rule_us")["h"] == Launches(2400.0, delta_rule_us=1200.0)
 
 
 @pytest.mark.parametrize(("backend", "engine"), ENGINES.items())
@@ -49,7 +54,8 @@ def test_the_catalog_has_the_fits_to_all_runs(backend: str, engine: str) -> None
     for gpu in gpus:
         eager = own[gpu].eager
         assert eager is not None
-        assert Launches(eager.experts_us, eager.latent_us) == found.get(gpu, found[OTHERS])
+        assert launches_of(eager) == found.get(gpu, found[OTHERS])
+        assert eager.delta_rule_waits is (backend == "sglang")
 
 
 def eager_of(row: dict[str, Any], edit: Any) -> Launches:
@@ -57,7 +63,11 @@ def eager_of(row: dict[str, Any], edit: Any) -> Launches:
     assert isinstance(pool, LLMPool)
     assert pool.hardware.engine is not None
     assert pool.hardware.engine.eager is not None
-    return Launches(pool.hardware.engine.eager.experts_us, pool.hardware.engine.eager.latent_us)
+    return launches_of(pool.hardware.engine.eager)
+
+
+def launches_of(eager: EagerSteps) -> Launches:
+    return Launches(eager.experts_us, eager.latent_us, eager.delta_rule_us)
 
 
 def test_a_run_is_compared_without_its_model_or_without_its_gpu() -> None:

@@ -11,7 +11,13 @@ import numpy as np
 from hermes_flow.config.quantities import Factor, Microseconds, Milliseconds
 from hermes_flow.config.schema import EagerSteps, Model, Sampler
 from hermes_flow.config.shape import BYTES, dense_layers
-from hermes_flow.cost.engine_overhead import launched_us, sampler_us, sampling_note, with_gaps_us
+from hermes_flow.cost.engine_overhead import (
+    LaunchedLayers,
+    launched_us,
+    sampler_us,
+    sampling_note,
+    with_gaps_us,
+)
 from hermes_flow.cost.kernels.curve import Findings
 from hermes_flow.cost.kernels.per_gpu import PerGPU
 from hermes_flow.cost.kernels.per_layer import PerLayer
@@ -79,11 +85,11 @@ class Kernels:
             token_wise += model.layers * self.layer_us
             if self.eager is not None:
                 dense = dense_layers(model)
-                mixtures = model.layers - dense
                 latent = 0.0 if model.latent_attention is None else model.layers
+                layers = LaunchedLayers(dense, model.layers - dense, latent)
                 most = deployment.max_sequences
                 token_wise = with_gaps_us(token_wise, self.eager, model.layers, most)
-                token_wise = launched_us(token_wise, self.eager, dense, mixtures, most, latent)
+                token_wise = launched_us(token_wise, self.eager, layers, most)
         per_sequence = tables.sequences_us(sequences) + self.sequence_us * sequences
         if not tables.complete:
             per_sequence += sampler_us(self.sampler, model, sequences)

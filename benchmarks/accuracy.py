@@ -308,6 +308,7 @@ def _weak(
     def deepseek(system: str) -> list[silicon.Found]:
         return [*of("deepseek_v3", "sglang", system), *of("deepseek_r1_nvfp4", "sglang", system)]
 
+    qwen = of("qwen3_5_397b_a17b", "sglang", "b200_sxm", "h200_sxm")
     hopper = ("h100_sxm", "h200_sxm")
     marlin = [each for each in of("gpt_oss_120b", "vllm", *hopper) if each.row["isl"] == 8192]
     triton = [each for each in of("gpt_oss_120b", "trtllm", *hopper) if each.row["isl"] == 8192]
@@ -330,7 +331,8 @@ def _weak(
         deepgemm=bias([each for each in fp8 if layout(each.row).spread > 1], 1),
         own_experts=bias([each for each in fp8 if layout(each.row).spread == 1], 1),
         oss_vllm=bias(of("gpt_oss_120b", "vllm", "b200_sxm"), 1),
-        qwen=bias(of("qwen3_5_397b_a17b", "sglang", "b200_sxm", "h200_sxm"), 1),
+        qwen=bias(qwen, 1),
+        qwen_ttft=median(qwen),
         glm_b200=bias(of("glm_5_fp8", "sglang", "b200_sxm"), 1),
         glm_h200=bias(of("glm_5_fp8", "sglang", "h200_sxm"), 1),
         large=bias(large, 1),

@@ -15,7 +15,7 @@ All runs are replayed with the constants of the catalog. There is one set per ac
 are exceptions; they say so, and no mean counts them.) These constants are fitted to serving runs: the engine and the
 decode attention of the H100 (to the 27 runs of vLLM 0.15 below), and one constant of the host of the RTX PRO 6000s.
 To the other benchmark runs two things are fitted: the launches of prompts of SGLang and TensorRT-LLM in layers of
-experts (first tokens of 139 runs with prompts of 1,024 tokens), and the rate of norms and activations of vLLM on B200
+experts (first tokens of 134 runs with prompts of 1,024 tokens), and the rate of norms and activations of vLLM on B200
 (first tokens of 64 runs with prompts of 8,192 tokens). Their rows on this page have what is fitted without the row's
 model. TensorRT-LLM has kernels of its own, which are fitted to operator tables and to no run. But the decision to
 use the H100's engine for other GPUs was made after a look at the runs of H200 and B200. So was the decision that
@@ -73,9 +73,10 @@ WEAK = """
 - **Kernels of experts on TensorRT-LLM.** A script chooses them, and the catalog has one set. The TPOT of DeepSeek in
   fp8 on B200 is {deepgemm} off with DeepGEMM's kernels (2025) and {own_experts} with TensorRT-LLM's own (2026). That
   of gpt-oss-120b on H200, with Triton's, is {oss_triton} off ([engines](engines.md)).
-- **Layers that keep a state.** The TPOT of Qwen3.5-397B-A17B on SGLang is {qwen} off. The scan over one prompt takes
-  as long with 4 heads on a device as with 64, so tensor parallelism does not make it shorter. It is 15 ms of a prompt
-  of 7,000 tokens, in which SGLang launches kernels for 216 ms, so it explains little.
+- **Layers that keep a state.** The TPOT of Qwen3.5-397B-A17B on SGLang is {qwen} off, and its TTFT {qwen_ttft}
+  (median). Here its prompts have the launches of the other models, because no other model tells how much longer
+  SGLang launches the kernels of the delta rule. Its decodes have small kernels for the gates of attention and of the
+  shared expert, which are not simulated.
 - **Sparse attention.** The TPOT of GLM-5 on SGLang is {glm_b200} off on B200 and {glm_h200} on H200.
 - **Time to first token where the engine delays prompts.** The scripts let TensorRT-LLM wait for a fuller step in
   {waits_rows} rows of Llama-3.1-70B on H200: TTFT is {waits} off there, and {rest} in the other rows of that system.

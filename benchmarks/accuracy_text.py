@@ -11,15 +11,15 @@ sign. `python -m benchmarks.accuracy` writes the whole page, and `nox -s validat
 simulator gives today. [Validate](validate.md) compares runs of your own, and [cost](cost.md) explains where the
 constants come from.
 
-All runs are replayed with the constants of the catalog. There is one set per accelerator and none per run. (Two rows
-are exceptions; they say so, and no mean counts them.) These constants are fitted to serving runs: the engine and the
-decode attention of the H100 (to the 27 runs of vLLM 0.15 below), and one constant of the host of the RTX PRO 6000s.
-To the other benchmark runs two things are fitted: the launches of prompts of SGLang and TensorRT-LLM in layers of
-experts (first tokens of 134 runs with prompts of 1,024 tokens), and the rate of norms and activations of vLLM on B200
-(first tokens of 64 runs with prompts of 8,192 tokens). Their rows on this page have what is fitted without the row's
-model. TensorRT-LLM has kernels of its own, which are fitted to operator tables and to no run. But the decision to
-use the H100's engine for other GPUs was made after a look at the runs of H200 and B200. So was the decision that
-all-reduces of large messages wait longer on B200, and with TensorRT-LLM.
+All runs are replayed with the constants of the catalog. There is one set per accelerator and engine and none per run.
+(Two rows are exceptions; they say so, and no mean counts them.) These constants are fitted to serving runs: the
+engine and the decode attention of the H100 (to the 27 runs of vLLM 0.15 below), and one constant of the host of the
+RTX PRO 6000s. Two things are fitted to the other benchmark runs: the launches of prompts of SGLang and TensorRT-LLM
+in layers of experts (first tokens of 134 runs with prompts of 1,024 tokens), and the rate of norms and activations of
+vLLM on B200 (first tokens of 64 runs with prompts of 8,192 tokens). The rows of these runs have what is fitted
+without the row's model. TensorRT-LLM's own kernels are fitted to operator tables and to no run. Two decisions were
+made after a look at the runs of H200 and B200: other GPUs have the engine of the H100, and all-reduces of large
+messages wait longer on B200, and with TensorRT-LLM on H100 and H200 as well.
 """
 
 HEADLINE = """
@@ -33,8 +33,8 @@ COMPUTED = """
 Prompts of the other benchmark runs are computed in full. The launches of SGLang and TensorRT-LLM in layers of
 experts, and vLLM's norms and activations on B200, are fitted to such runs; here they are those that are fitted to the
 other models. (The last table of this page has launches as fitted to the other GPU.) These are medians of the sizes of
-the errors where the method of a run is published. Those of B300 come first: no kernel of it was measured, none of its
-runs was looked at before they were simulated, and it has the constants of B200, whose architecture it shares.
+the errors where the method of a run is published. Those of B300 come first. It has the constants of B200, whose
+architecture it shares: no kernel of it was measured, and none of its runs was looked at before they were simulated.
 """
 
 NOT_FITTED = """
@@ -64,19 +64,19 @@ WEAK = """
   experts in mxfp4, which were measured with 896 experts of another model. TTFT of prompts of 8,192 tokens is {marlin}
   off there. (With the fit to Triton's kernels it was −44.6 %.) The more devices share a prompt the more is missing.
   It is {triton} off on TensorRT-LLM, which uses Triton's.
-- **Experts in nvfp4.** vLLM has a fit to its measured kernels, which is 13 % off. Where experts are cut over 8
-  devices it is 15 to 35 % too fast with 64 to 2,048 tokens (medians). TensorRT-LLM has one of its own kernels, 25 %
-  off. SGLang keeps an older fit, which is 28 % off vLLM's kernels.
+- **Experts in nvfp4.** The fit to TensorRT-LLM's measured kernels is 25 % off, and that to vLLM's 13 %. Where experts
+  are cut over 8 devices, vLLM's is 15 to 35 % too fast with 64 to 2,048 tokens (medians). SGLang has an older fit,
+  which is 28 % off vLLM's kernels.
 - **Engines differ where steps are short.** On B200 the TPOT of gpt-oss-120b is {oss_vllm} off on vLLM and {oss_trt}
-  on TensorRT-LLM. A third of their steps of 2 to 5 ms is the time of small kernels in each layer, which TensorRT-LLM
-  has fewer of than vLLM, and starts before the ones before them have ended.
+  on TensorRT-LLM. A third of their steps of 2 to 5 ms is the time of small kernels in each layer. TensorRT-LLM has
+  fewer of them than vLLM, and starts each of them before the one before it has ended.
 - **Kernels of experts on TensorRT-LLM.** A script chooses them, and the catalog has one set. The TPOT of DeepSeek in
   fp8 on B200 is {deepgemm} off with DeepGEMM's kernels (2025) and {own_experts} with TensorRT-LLM's own (2026). That
   of gpt-oss-120b on H200, with Triton's, is {oss_triton} off ([engines](engines.md)).
 - **Layers that keep a state.** The TPOT of Qwen3.5-397B-A17B on SGLang is {qwen} off, and its TTFT {qwen_ttft}
-  (median). Here its prompts have the launches of the other models, because no other model tells how much longer
-  SGLang launches the kernels of the delta rule. Its decodes have small kernels for the gates of attention and of the
-  shared expert, which are not simulated.
+  (median). On this page its prompts have the launches of the other models, because no other measured model
+  has the delta rule, whose kernels SGLang launches for longer. Its decodes have small kernels for the gates of
+  attention and of the shared expert, which are not simulated.
 - **Sparse attention.** The TPOT of GLM-5 on SGLang is {glm_b200} off on B200 and {glm_h200} on H200.
 - **Time to first token where the engine delays prompts.** The scripts let TensorRT-LLM wait for a fuller step in
   {waits_rows} rows of Llama-3.1-70B on H200: TTFT is {waits} off there, and {rest} in the other rows of that system.
@@ -90,17 +90,17 @@ WEAK = """
   the first of them waited 50 to 90 s; later runs with the same settings have means of 0.4 to 2.7 s. Simulated like
   the others, these runs are {cold_ttft} off for TTFT and {cold_tpot} for TPOT (medians).
 - **Engines differ on the same GPU.** On H200 the TPOT of Llama-3.1-70B in fp8 is {h200_trt} off on TensorRT-LLM and
-  {h200_vllm} on vLLM. (With vLLM's kernels it was +15.5 % off on TensorRT-LLM, which reads KV in fp8 faster.)
+  {h200_vllm} on vLLM. (With vLLM's kernels it was +15.5 % on TensorRT-LLM, which reads KV in fp8 faster.)
 - **KV that hardly fits.** A few GB of memory decide whether requests queue, and engines, releases and flags divide
   these GB differently. TTFT can then be wrong by a factor; the error of TPOT is smaller.
 - **Separate pools for prefill and decode.** Llama-3.1-70B was measured with one prefill and one decode client of four
   H100s: the errors are {apart_tpot} for TPOT and {apart_ttft} for TTFT. For the same requests on one client of four
   they are {together_tpot} and {together_ttft}. The settings of these two runs are not recorded. Five logs in the
   repository of the study, of other GPUs and models, are of vLLM 0.11.1 and 0.13 of December 2025. These releases did
-  not look ahead by default and could not with a KV connector, so both runs have `lookahead: 0`. (With look-ahead
-  they are −1 % and +54 % together, −23 % and −32 % apart.) What a step takes more in such an engine (`plan_us`) was
-  fitted to these two runs. Two of the logs have LMCache's connector, which blocks a step until KV is saved. How long
-  is not recorded. The row "estimated connector" has four launches of 45 µs for each of 80 layers, which stop either
+  not look ahead by default and could not with a KV connector, so both runs have `lookahead: 0`. (With look-ahead they
+  are −1 % and +54 % together, −23 % and −32 % apart.) What a step takes more in such an engine (`plan_us`) was fitted
+  to these two runs. Two of the logs have LMCache's connector, which blocks a step until KV is saved; they do not say
+  for how long. The row "estimated connector" has four launches of 45 µs for each of 80 layers, which stop either
   client for 14.4 ms (`cluster.kv_handover_us`). The catalog's default is an engine of today, which looks ahead, with
   a connector that copies beside the steps.
 - **Tails.** The p99 of TTFT of the 27 runs on H100 is {tail} off on average, and {tail_worst} at worst. For the
@@ -110,8 +110,8 @@ WEAK = """
   ([why](known_misses.md)). In {tail_sure} of these {runs_drawn} runs the draws differ by less than a tenth of
   their median, so that the error is the simulator's. The measured p99 lies between the shortest and the longest
   of the draws in {tail_within} of them.
-- **Compared with single figures only.** Speculative decoding, more than 8 devices, DeepSeek with prefill and decode
-  apart, and MI300X are on the page [known misses](known_misses.md).
+- **Compared with single figures only.** Speculative decoding, more than 8 devices and MI300X are on the page [known
+  misses](known_misses.md). Other runs with prefill and decode apart are in the [error bars](error_bars.md) alone.
 - **Not compared at all.** There are no comparisons for prompts above 8,192 tokens, Mamba layers, and accelerators
   that are not named on this page.
 """
@@ -143,11 +143,11 @@ SILICON = {
 AIConfigurator (Apache-2.0) collects runs with one mean TTFT and one TPOT each. Most are InferenceMAX's, whose scripts
 are public. In these runs a number of users in a closed loop have ten requests each, and all of them begin at the same
 time. Lengths are drawn between 80 and 100 % of the stated ones, and there is no prefix cache. All runs are simulated
-in this way. InferenceMAX's users ask with a temperature of 0, so no engine sorts. The time between arrival and
+in this way. InferenceMAX's users ask with a temperature of 0, so no engine sorts logits. The time between arrival and
 scheduler is that of prompts of 650 tokens, to which it was fitted, and 1.55 µs for each token more, as the tokenizer
 of the stage `tokenize` was measured. InferenceMAX's prompts are entries of the vocabulary and no text; each of their
-tokens takes 3 µs, as measured for such prompts. TensorRT-LLM and SGLang have their own schedulers
-([engines](engines.md)), except for models with layers that keep a state, and vLLM has `chunked` batching.
+tokens takes 3 µs, as measured for such prompts. SGLang and TensorRT-LLM have their own schedulers
+([engines](engines.md); not TensorRT-LLM for models with layers that keep a state), and vLLM has `chunked` batching.
 InferenceMAX's rows have the limits, the share of memory and the precision of the KV that the scripts set
 (`benchmarks/silicon_settings.py`), the waits for more requests (`benchmarks/silicon_engines.py`), and checkpoints the
 parts that they leave in 16 bits (`benchmarks/silicon_checkpoints.py`). Some of these rows state their devices as
@@ -196,6 +196,6 @@ GPU_LEFT_OUT = """
 
 This table shows the same for a GPU whose own measurements are not used. The efficiencies of its kernels are the mean
 of the other measured GPUs, and its engine is the one that was fitted on H100. A GPU of your own, of which you know
-only the datasheet, gets the same constants with `efficiency: null`. Nothing was measured on B300 in either case: its
-other columns have the kernels of B200.
+only the datasheet, gets the same constants with `efficiency: null`. B300 was never measured. What the table calls
+measured there has the kernels of B200.
 """

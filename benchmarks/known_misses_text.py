@@ -34,21 +34,20 @@ a share of 0.9 of the memory it held less than one context of 131,072 tokens; he
 says how many, and sorting the logits of so many takes 7.9 GB, which KV does not get ([memory](cost.md#memory)).
 Without this memory and with 256 sequences, TTFT at 40 requests per second was 0.21 s here. Fewer sequences decode
 at a time in the smaller cache, so the mean ITL became 12 % shorter than published, which had agreed: steps of so
-many sequences are too fast here, as the tokens per second also say.
+many sequences are too fast here, and the tokens per second are too high for the same reason.
 """
 
 AMD = """
 ## MI300X
 
 Nothing of AMD was measured kernel by kernel, so these predictions have the mean efficiencies of NVIDIA's
-accelerators. Two dense models of the same size and shape take 11.9 and 9.4 ms a token at 32 users, so a quarter is
-between releases and settings. At the bandwidth of the datasheet, weights and KV take 4.2 ms. Published measurements
-reach 81 % of this bandwidth (4.2 TB/s, ROCm issue 5070), as these means do, and about half of the peaks of products,
-where the means have 78 %. So prompts should take half as long again, but times per token do not become longer. The
-mixture, on SGLang
-with kernels in Triton, takes more than twice as long as simulated at every load. What is behind it are launches and
-kernels of ROCm, and nothing published tells one from the other. The error bar of accelerators of makers that were not
-measured is that of these six runs ([error bars](error_bars.md)).
+accelerators. Two dense models of the same size and shape take 11.9 and 9.4 ms a token at 32 users, so releases and
+settings make a quarter of difference. At the bandwidth of the datasheet, weights and KV take 4.2 ms. Published
+measurements reach 81 % of this bandwidth (4.2 TB/s, ROCm issue 5070), as these means do, and about half of the peaks
+of products, where the means have 78 %. So prompts should take half as long again, but times per token do not become
+longer. The mixture, on SGLang with kernels in Triton, takes more than twice as long as simulated at every load.
+Launches and kernels of ROCm take longer, and nothing published tells one from the other. The error bar of
+accelerators of makers that were not measured is that of these six runs ([error bars](error_bars.md)).
 """
 
 ONE_USER = """
@@ -91,23 +90,24 @@ run: InferenceMAX has the same layout with the same lengths and users at 28.0 ms
 Of what ranks do with each other, this is simulated: each step waits for the slowest rank by its own sequences, for
 the device with the most popular experts, and for the exchange of tokens. The recipe of SGLang on B200 names no
 kernels for the exchange (`moe-a2a-backend`, none by default), so all devices gather the tokens of all ranks and
-scatter the sums. NCCL takes 24 and 21 µs for both with 128 tokens on eight B200, as measured, and so do we now
-([cost](cost.md#several-devices)); 1.1 ms of a step became 2.5 ms. Time per token of TensorRT-LLM with ranks on
-B200, which nothing is fitted to, was 11 % too short in the runs without pools of their own (median of 17 runs of
-DeepSeek), and is 4 % too short since. SGLang's prompts go to a rank that is drawn at random, so that some ranks
+scatter the sums. NCCL was measured to take 24 µs to gather and 21 µs to scatter 128 tokens on eight B200, and the
+simulation has these times ([cost](cost.md#several-devices)). Before, each token went to the devices of its experts,
+and the exchange took 1.1 ms of a step in place of 2.5 ms. With it the time per token of TensorRT-LLM with ranks on
+B200, which nothing is fitted to, is 4 % too short where prefill and decode share a pool (11 % before; median of 17
+runs of DeepSeek). SGLang's prompts go to a rank that is drawn at random, so that some ranks
 have several prompts while the others wait for them.
 
 Over 109 runs of DeepSeek with prefill and decode apart, clients without ranks take 0.8 to 1.3 times as long per
 token as simulated, but on H100 up to 1.8 times. With ranks of attention it is 1.1 to 1.4 times, on eight devices as
-on 32, with SGLang as with TensorRT-LLM. Not simulated are ranks that are padded to the longest one, and the
-gathering of their logits. Both are small: 128 tokens more to gather take about 10 µs in each layer.
+on 32, with SGLang as with TensorRT-LLM. Two things are not simulated: ranks are padded to the longest one, and their
+logits are gathered. Both are small: 128 tokens more to gather take about 10 µs in each layer.
 
 This run is one of those from which the error bar of this kind is made ([error bars](error_bars.md)). The bar holds
 four of five of them. It holds TTFT of this run, and the times per token of InferenceMAX's runs of the same layout,
-but not the 45.9 ms of this run: no other run of this kind is as far off. Times to the first token were wrong by up
-to 68 times. Most of these are explained: recipes of TensorRT-LLM have a seat to decode for half or two thirds of
-the users, and the others wait for as long as one answers. What SGLang's prompts wait for on B200 is not (9.7 s with
-64 users on four clients that decode).
+but not the 45.9 ms of this run: no other run of this kind is as far off. Times to the first token were wrong by
+factors of up to 68. Most of these errors are explained: recipes of TensorRT-LLM have seats to decode for half or two
+thirds of the users, and the others wait until an answer ends. What SGLang's prompts wait for on B200 is not known
+(9.7 s with 64 users on four clients that decode).
 
 This table has the parts of a decode step with the sequences that decode at a time, and the most that anything
 published says of a part. KV of a prompt is 0.29 GB in fp8, and its transfer takes 3 ms of a TTFT of seconds. At

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+
+from hermes_flow.program.same_bits import total
 
 Floats = NDArray[np.float64]
 
@@ -15,7 +18,7 @@ def share_lost_work(columns: Sequence[Floats], work_j: float) -> bool:
 
     A ``column`` has the joules of an op by request, NaN where nobody took it.
     """
-    known = float(sum(np.nansum(column) for column in columns))
+    known = math.fsum(total(column[~np.isnan(column)]) for column in columns)
     if known <= 0.0:
         return False
     for column in columns:

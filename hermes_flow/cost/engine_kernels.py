@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import fields, replace
 
 from hermes_flow.config.schema import Efficiency, EngineKernels, Hardware, Model, Precision
+from hermes_flow.errors import ConfigError
+
+# Names of tables of figures where these are not those of their keys.
+_WORDS = {"gemm": "matrix products", "all_reduce": "all-reduce of devices"}
 
 
 def attends_as(model: Model) -> Precision:
@@ -38,12 +42,19 @@ def with_engine_kernels(efficiency: Efficiency, hardware: Hardware, attends: Pre
     )
 
 
+def check_figures(kernels: EngineKernels | None, key: str) -> None:
+    """Raise ConfigError where an engine's kernels, which ``key`` gives, have no figures."""
+    names = [entry.name for entry in fields(EngineKernels) if entry.name != "source"]
+    if kernels is not None and not any(getattr(kernels, name) for name in names):
+        raise ConfigError(key, f"no figures; expected {', '.join(names[:-1])} or {names[-1]}, or null")
+
+
 def kernel_words(kernels: EngineKernels) -> str:
     """Return which figures an engine's kernels have of their own, and where they come from, for people."""
     parts = []
     for entry in fields(kernels):
         table = getattr(kernels, entry.name)
         if entry.name != "source" and table:
-            names = " and ".join(str(name) for name in table)
-            parts.append(f"{entry.name.replace('_', ' ')} ({names})")
+            names = ", ".join(str(name) for name in table)
+            parts.append(f"{_WORDS.get(entry.name, entry.name.replace('_', ' '))} ({names})")
     return f"{', '.join(parts)}: {kernels.source}"

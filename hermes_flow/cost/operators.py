@@ -12,7 +12,7 @@ from hermes_flow.config.model import ExpertKernels, Model
 from hermes_flow.config.schema import AllReduceFit, Efficiency, EngineOverhead, GemmFit, Hardware, Precision
 from hermes_flow.config.shape import BYTES, Gemm
 from hermes_flow.cost.across_nodes import NodeLinks
-from hermes_flow.cost.engine_kernels import attends_as, with_engine_kernels
+from hermes_flow.cost.engine_kernels import attends_as, check_figures, with_engine_kernels
 from hermes_flow.cost.precision import PEAK_KEYS, experts_measured_as, measured_as, peak_tera
 from hermes_flow.cost.torus import collective_gb_s, exchanged_share
 from hermes_flow.errors import ConfigError
@@ -70,6 +70,13 @@ class Operators:
         self.key = key
         self.measured = hardware.efficiency is not None
         of_hardware = hardware.efficiency or unmeasured
+        if unmeasured.kernels_of is not None:
+            raise ConfigError(
+                "cost.unmeasured.kernels_of",
+                f"{unmeasured.kernels_of}, but these figures are the mean of several; expected null",
+            )
+        if hardware.engine is not None:
+            check_figures(hardware.engine.kernels, f"{key}.engine.kernels")
         attends: Precision = "bf16" if model is None else attends_as(model)
         self.efficiency = with_engine_kernels(of_hardware, hardware, attends)
         self._exchanges = of_hardware.all_reduce

@@ -9,9 +9,9 @@ import numpy as np
 from hermes_flow.config.mixer_shape import mixer_words
 from hermes_flow.config.schema import EngineOverhead
 from hermes_flow.config.shape import routed_gemms
-from hermes_flow.cost.across_nodes import EXCHANGE_US
 from hermes_flow.cost.engine_kernels import kernel_words
 from hermes_flow.cost.engine_overhead import engine_terms
+from hermes_flow.cost.expert_exchange import exchange_notes
 from hermes_flow.cost.expert_routing import on_fullest_device
 from hermes_flow.cost.precision import precision_notes
 from hermes_flow.cost.router import wide_peak
@@ -86,26 +86,32 @@ def _mixer_notes(tables: RooflineTables) -> list[str]:
 
 
 def _own_fit_notes(tables: RooflineTables) -> list[str]:
-    """Say which routed experts have a fit of their own."""
+    """Say which routed experts have a fit of their own, that of the hardware or that of the engine."""
     experts = tables.model.experts
     if experts is None:
         return []
     parts = tables.portions("experts", routed_gemms(tables.model, 1)[0], tables.mixtures)
-    fitted = {
-        part.weights
-        for part in parts
-        if tables.operators.experts_fit(part.weights, tables.compute_of(part), experts.kernels) is not None
-    }
-    names = " and ".join(sorted(fitted))
+    engines = list((tables.engine.experts or {}).values())
+    fitted: dict[str, list[str]] = {}  # by whose kernels they are
+    for weights, compute in sorted({(part.weights, tables.compute_of(part)) for part in parts}):
+        fit = tables.operators.experts_fit(weights, compute, experts.kernels)
+        if fit is not None:
+            whose = (
+                "the engine's measured kernels" if any(fit is own for own in engines) else "measured kernels"
+            )
+            fitted.setdefault(whose, []).append(weights)
     padded = ""
     if experts.kernels == "marlin":
         wide, deep = routed_gemms(tables.model, 1)
         padded = (
             f", with Marlin's kernels, padded to {wide.in_features:,} × {deep.in_features:,} on one device"
         )
-    if not names:
+    if not fitted:
         return [f"routed experts{padded}: not measured on this hardware"] if padded else []
-    return [f"routed experts in {names}: as fitted to measured kernels of such experts{padded}"]
+    return [
+        f"routed experts in {' and '.join(names)}: as fitted to {whose} of such experts{padded}"
+        for whose, names in fitted.items()
+    ]
 
 
 def _engine_note(tables: RooflineTables) -> str:
@@ -129,26 +135,8 @@ def _expert_notes(tables: RooflineTables) -> list[str]:
         one = np.array([0.0, 1.0])
         share = on_fullest_device(experts, skew, one, group)[0][1] * group / experts.per_token
         routing = f"chosen as 1 / i^{skew:g}, so that the fullest has {share:.2f} times the mean rows"
-    notes = [f"experts: {experts.count // group} of {experts.count} on each of {group} devices, {routing}"]
-    nodes = tables.deployment.across(group)
-    if tables.experts_apart and tables.deployment.gathers:
-        whole = tables.operators.fit("gather", tables.operators.efficiency.gather, group)
-        notes.append(
-            "exchange between experts: all-gather and reduce-scatter of all ranks' tokens, each "
-            f"{whole.alpha_us:g} µs and {whole.fraction:g} of scale_up_gb_s, as measured"
-        )
-    elif tables.experts_apart and nodes is not None:
-        notes.append(
-            f"exchange between experts on {-(-group // nodes.devices)} nodes: {EXCHANGE_US:g} µs and "
-            f"{nodes.rate():g} GB/s a device to other nodes, as fitted to DeepEP's published times"
-        )
-    elif tables.experts_apart:
-        like, fit = tables.operators.exchange_fit(group)
-        notes.append(
-            f"exchange between experts: {fit.fraction:g} of scale_up_gb_s and {fit.alpha_us:g} µs, as fitted to "
-            f"an all-reduce of {like}"
-        )
-    return notes
+    held = f"experts: {experts.count // group} of {experts.count} on each of {group} devices, {routing}"
+    return [held, *exchange_notes(tables)]
 
 
 def _router_notes(tables: RooflineTables) -> list[str]:

@@ -29,6 +29,7 @@ from hermes_flow.config.shape import (
 from hermes_flow.cost.delta_rule import convolution_s, scan_costs, state_s
 from hermes_flow.cost.elementwise import elementwise_s
 from hermes_flow.cost.engine_overhead import sampler_us
+from hermes_flow.cost.expert_exchange import gathered_s, sent_s
 from hermes_flow.cost.expert_routing import on_fullest_device
 from hermes_flow.cost.kv import own_kv_bytes_per_token
 from hermes_flow.cost.launches import launched_s
@@ -41,7 +42,6 @@ from hermes_flow.cost.router import wide_peak, wide_router_s
 from hermes_flow.cost.weights import Portion, own_precision, portions, scale_bytes
 from hermes_flow.cost.windows import decode_windows, other_attention, own_span
 from hermes_flow.errors import ConfigError
-from hermes_flow.program.same_bits import whole_power
 from hermes_flow.program.step_cost import StepCost
 from hermes_flow.program.units import FLOPS_PER_TFLOPS, PS_PER_S, S_PER_US, ms_to_ns
 
@@ -301,7 +301,7 @@ class RooflineTables:
         for gemm in latent:
             total += self.operators.gemm(gemm, tokens, "bf16", "bf16", launched=launched)
         if self.experts_apart and not self.deployment.gathers:
-            total += self._exchange(experts, tokens)
+            total += sent_s(self, experts, tokens)
         elif not self.experts_apart:
             for product in self._routed(experts, tokens):
                 total += product
@@ -367,42 +367,9 @@ class RooflineTables:
         assert experts is not None
         table = self.mixtures * sum(self._routed(experts, tokens), 0.0 * tokens)
         if deployment.gathers:
-            table += self.mixtures * self._gathered(tokens)
+            table += self.mixtures * gathered_s(self, tokens)
         table[0] = 0.0
         return _picoseconds(table)
-
-    def _gathered(self, tokens: Floats) -> Floats:
-        """All-gather of the hidden states of all ranks before the experts of one layer, and reduce-scatter after.
-
-        Both are in bf16, but nvfp4 is gathered after the cast. source: TensorRT-LLM gathers after quantization with
-        nvfp4 and before it with fp8 in blocks (fused_moe_cutlass.py), SGLang likewise (dp_attention.py, and
-        should_use_flashinfer_cutlass_moe_fp4_allgather)
-        """
-        values, group = tokens * self.model.hidden_size, self.deployment.expert_group
-        if self.deployment.across(group) is not None:
-            raise ConfigError(
-                f"{self.deployment.key}.all2all_backend",
-                f"allgather_reducescatter, but the {group} devices fill several nodes, over which gathering is not "
-                "modelled; expected alltoall or null",
-            )
-        before: Precision = "nvfp4" if self.compute == "nvfp4" else "bf16"
-        gathered = self.operators.gather(values * BYTES[before], group)
-        return gathered + self.operators.gather(values * BYTES["bf16"], group)
-
-    def _exchange(self, experts: Experts, tokens: Floats) -> Floats:
-        """Dispatch and combine of one layer: each token goes to its experts' devices, and back in bf16.
-
-        Within a node a device gets a token once, however many of its experts the token chooses: so do DeepEP's
-        kernels for many tokens (``is_token_in_rank``). Its kernels for few tokens, to which exchanges over several
-        nodes are fitted, send a copy to each expert. The devices of a rank, which all hold its tokens, send an equal
-        share of them each.
-        """
-        group, chosen = self.deployment.expert_group, experts.per_token
-        nodes = self.deployment.across(group)
-        places = chosen if nodes is not None else group * (1.0 - whole_power(1.0 - 1.0 / group, chosen))
-        copies = tokens / self.tensor_parallel * places * self.model.hidden_size
-        dispatch = self.operators.all_to_all(copies * BYTES[self.compute], group, nodes)
-        return dispatch + self.operators.all_to_all(copies * BYTES["bf16"], group, nodes)
 
 
 def _picoseconds(seconds: Floats) -> list[int]:

@@ -57,8 +57,9 @@ def test_gathering_where_it_was_not_measured_or_over_several_nodes_is_refused() 
     ):
         roofline(MIXTRAL, MEASURED, data_parallel=2, expert_parallel=True, all2all="allgather_reducescatter")
     nodes = NodeLinks(2, 50.0)
-    with pytest.raises(ConfigError, match="the 4 devices fill several nodes"):
-        roofline(MIXTRAL, MEASURED, all2all="allgather_reducescatter", nodes=nodes, **RANKS)
+    for device in (MEASURED, H100):  # whether or not it was measured within a node
+        with pytest.raises(ConfigError, match=r"all2all_backend: .*the 4 devices fill several nodes"):
+            roofline(MIXTRAL, device, all2all="allgather_reducescatter", nodes=nodes, **RANKS)
     over = roofline(MIXTRAL, MEASURED, nodes=nodes, **RANKS)  # by default they send there
     assert any("exchange between experts on 2 nodes" in note for note in over.provenance)
 

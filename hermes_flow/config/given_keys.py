@@ -129,8 +129,10 @@ def _given_below(key: str, text: str, plain: Mapping[str, Any]) -> Iterator[str]
     """Yield the keys that the value ``text`` gives: those within a mapping, at any depth, or else ``key`` itself."""
     given = _mapping(text) if text.startswith("{") else None
     inner = [path for path, _ in _leaves(tuple(key.split(".")), given)] if given else []
-    if inner and all(isinstance(name, str) and "." not in name for path in inner for name in path):
-        yield from (".".join(path) for path in inner if _at(plain, path) is not None)
+    if inner and all(
+        isinstance(name, (str, int)) and "." not in str(name) for path in inner for name in path
+    ):
+        yield from (".".join(map(str, path)) for path in inner if _at(plain, path) is not None)
     else:
         yield key
 
@@ -168,16 +170,24 @@ def _at(config: Any, path: Sequence[str]) -> Any:
     for name in path:
         if not isinstance(config, Mapping):
             return None
-        config = config.get(name)
+        config = config.get(_own_name(config, name))
     return config
+
+
+def _own_name(config: Any, name: Any) -> Any:
+    """Return ``name`` as it stands in ``config``, where it may be a number."""
+    if isinstance(config, Mapping) and name not in config and isinstance(name, str) and name.isdecimal():
+        return int(name)
+    return name
 
 
 def _with(config: Any, path: Sequence[str], value: Any) -> Any:
     """Return ``config`` with ``value`` at ``path``; what is not on the way there is shared."""
     if not path:
         return value
-    below = config.get(path[0]) if isinstance(config, Mapping) else None
-    return {**(config if isinstance(config, Mapping) else {}), path[0]: _with(below, path[1:], value)}
+    name = _own_name(config, path[0])
+    below = config.get(name) if isinstance(config, Mapping) else None
+    return {**(config if isinstance(config, Mapping) else {}), name: _with(below, path[1:], value)}
 
 
 def _leaves(path: Path, value: Any) -> Iterator[tuple[Path, Any]]:

@@ -180,3 +180,18 @@ def test_figures_of_a_level_that_the_cluster_does_not_span_are_named() -> None:
         )
     )
     assert not [text for text in spanned.warnings if "latency_us" in text]
+
+
+def test_figures_of_another_number_of_devices_are_named() -> None:
+    ranks = (
+        "model=mixtral_8x7b",
+        "cluster.pools.llm.data_parallel=4",
+        "cluster.pools.llm.expert_parallel=true",
+    )
+    given = [*COMMON, *ranks, "pipeline=llm", "hardware=h200_sxm"]
+    slow = "{alpha_us: 50, fraction: 0.4}"
+    assert unused(*given, f"hardware.efficiency.gather={{2: {slow}}}") == [
+        "hardware.efficiency.gather.2.alpha_us",
+        "hardware.efficiency.gather.2.fraction",
+    ]
+    assert unused(*given, f"hardware.efficiency.gather={{4: {slow}}}") == []

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from hermes_flow.config.folders import config_folder, user_folders
+from hermes_flow.config.folders import config_folder, hardware_names
 from hermes_flow.config.origin import shown_path
 from hermes_flow.cost.fitted.step_fit import StepFit
 from hermes_flow.errors import ConfigError, HermesFlowError, did_you_mean
@@ -52,8 +52,7 @@ def entry_path(group: str, name: str, folder: Path, *, overwrite: bool) -> Path:
 
 def require_hardware(name: str) -> None:
     """Raise ConfigError unless ``name`` is hardware of the catalog or of the user's folders."""
-    folders = [config_folder(), *user_folders()]
-    names = sorted({path.stem for folder in folders for path in (folder / "hardware").glob("*.yaml")})
+    names = hardware_names()
     if name not in names:
         raise ConfigError("task.carry_to", f"{name!r} is no hardware{did_you_mean(name, names)}")
 

@@ -16,6 +16,12 @@ def config_folder() -> Path:
     raise HermesFlowError(f"the built-in configs are missing from {package}; reinstall hermes-flow")
 
 
+def hardware_names() -> list[str]:
+    """Return the names of the hardware of the catalog and of the user's folders, in the order of the alphabet."""
+    folders = [config_folder(), *user_folders()]
+    return sorted({path.stem for folder in folders for path in (folder / "hardware").glob("*.yaml")})
+
+
 def user_folders() -> list[Path]:
     """Return the user's config folders in the running command's search path; none outside a command."""
     from hydra.core.hydra_config import HydraConfig

@@ -56,7 +56,7 @@ class Hardware:
     scale_up_gb_s: GBPerSecond | None = None
     """The bandwidth of one device to the others of its node, in one direction; with ``torus`` that of one link."""
     scale_up_devices: Count | None = None
-    """The devices of one domain of this link, where they are more than eight (NVL72); null: those of a node."""
+    """How many devices this link connects (72 in an NVL72); null is 8. Nodes of another size are a warning."""
     torus: Torus | None = None
     """The links where devices are connected to their neighbours only; null where each reaches all others."""
     network_gb_s: GBPerSecond | None = None

@@ -86,6 +86,38 @@ def test_kernels_of_an_engine_of_ones_own_are_taken_and_named() -> None:
     assert "kernels of the engine in their place: decode attention (bf16): measured here" in own.provenance
 
 
+def test_kernels_of_an_engine_without_figures_are_refused() -> None:
+    with pytest.raises(
+        hf.HermesFlowError, match=r"engine\.kernels: no figures; expected gemm, .* or all_reduce"
+    ):
+        cost("model=llama3_8b", "hardware.engine.kernels={source: nowhere}")
+
+
+def test_the_program_says_which_kernels_of_the_engine_hold() -> None:
+    mixture = ("hardware=h200_sxm", "model=gpt_oss_120b", "engine=tensorrt_llm")
+    own = " ".join(cost(*mixture).provenance)
+    assert "matrix products (bf16, fp8), decode attention (bf16, fp8)" in own
+    assert "all-reduce of devices (2, 4, 8): fit to AIConfigurator" in own
+    assert "routed experts in mxfp4: as fitted to the engine's measured kernels of such experts" in own
+    others = " ".join(cost(*mixture, "hardware.engine.experts=null").provenance)
+    assert "routed experts in mxfp4: as fitted to measured kernels of such experts" in others
+
+
+def test_kernels_of_another_hardware_are_named_by_a_name_of_the_catalog() -> None:
+    def warnings(name: str) -> str:
+        compiled = hf.compile(
+            hf.compose([*SHORT, "hardware=gb200", f"hardware.efficiency.kernels_of={name}"])
+        )
+        return " ".join(compiled.warnings)
+
+    assert "efficiency.kernels_of: 'b200_smx' is no hardware; did you mean 'b200_sxm'?" in warnings(
+        "b200_smx"
+    )
+    assert "kernels_of" not in warnings("b200_sxm")
+    with pytest.raises(hf.HermesFlowError, match=r"cost\.unmeasured\.kernels_of: b200_sxm, .*expected null"):
+        cost("hardware=rtx4090", "cost.unmeasured.kernels_of=b200_sxm")
+
+
 @pytest.mark.parametrize("exchange", ["alltoall", "allgather_reducescatter"])
 def test_exchanges_between_experts_do_not_go_by_the_all_reduces_of_the_engine(exchange: str) -> None:
     ranks = (

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from hermes_flow.config.folders import hardware_names
 from hermes_flow.config.mixer_shape import state_layers
 from hermes_flow.config.schema import Hardware, Model
 from hermes_flow.cost.model import CostModel, cost_models
+from hermes_flow.errors import did_you_mean
 from hermes_flow.pools.llm.schema import LLMPool
 from hermes_flow.program.evidence import Evidence
 
@@ -33,6 +35,18 @@ def kernels_of(hardware: Hardware) -> str | None:
     if hardware.efficiency is None:
         return None
     return hardware.efficiency.kernels_of or hardware.name
+
+
+def unknown_kernels(name: str, hardware: Hardware) -> list[str]:
+    """Return a warning if the kernels of a pool's hardware are those of hardware that the catalog does not have."""
+    sibling = kernels_of(hardware)
+    known = hardware_names() if sibling not in (None, hardware.name) else []
+    if sibling is None or not known or sibling in known:
+        return []
+    return [
+        f"cluster.pools.{name}.hardware.efficiency.kernels_of: {sibling!r} is no hardware"
+        f"{did_you_mean(sibling, known)}"
+    ]
 
 
 def special_features(pool: LLMPool) -> Iterator[str]:

@@ -27,6 +27,7 @@ from hermes_flow.pools.llm.check_stages import (
 )
 from hermes_flow.pools.llm.deciding_client import DecidingClient
 from hermes_flow.pools.llm.engine_client import EngineClient
+from hermes_flow.pools.llm.evidence import unknown_kernels
 from hermes_flow.pools.llm.expert_kernels import unmeasured_kernels
 from hermes_flow.pools.llm.foreign_hardware import foreign_hardware
 from hermes_flow.pools.llm.held_contexts import holds_contexts
@@ -39,7 +40,7 @@ from hermes_flow.pools.llm.prefix_default import (
 )
 from hermes_flow.pools.llm.recorded_steps import unused_steps
 from hermes_flow.pools.llm.rejected import rejected
-from hermes_flow.pools.llm.scale_up_domain import split_domains
+from hermes_flow.pools.llm.scale_up_domain import scale_up_warnings
 from hermes_flow.pools.llm.schema import LLMPool
 from hermes_flow.pools.llm.server_limits import seat_warnings
 from hermes_flow.pools.llm.sides import check_sides
@@ -191,7 +192,12 @@ class LLMKind(PoolKind):
         else:
             choice = prefix_cache_choice(name, pool, asked, lowering.requests)
         lowering.warnings.extend(
-            [*choice.warnings, *foreign_hardware(name, pool), *unmeasured_kernels(name, pool)]
+            [
+                *choice.warnings,
+                *foreign_hardware(name, pool),
+                *unmeasured_kernels(name, pool),
+                *unknown_kernels(name, pool.hardware),
+            ]
         )
         decided, capacity = replace(pool, prefix_cache=choice.on), lowering.reckoned[name]
         assert isinstance(capacity, KVCapacity)
@@ -203,7 +209,7 @@ class LLMKind(PoolKind):
                 f"cluster.pools.{name}.num_reserved_decode_tokens has no effect: no KV is sent to the pool"
             )
         lowering.warnings.extend(
-            split_domains(name, pool, lowering.cluster, lowering.network, handovers.moves)
+            scale_up_warnings(name, pool, lowering.cluster, lowering.network, handovers.moves)
         )
         if by_priority(pool) and lowering.requests.priority is None:
             lowering.warnings.append(

@@ -20,74 +20,22 @@ PACKAGE = ROOT / "hermes_flow"
 FREE = ("calibration", "validation", "report", "program/same_bits.py")
 ROUNDED_ANYHOW = {
     "np": {
-        "exp",
-        "exp2",
-        "expm1",
-        "log",
-        "log2",
-        "log10",
-        "log1p",
-        "power",
-        "float_power",
-        "cbrt",
-        "hypot",
-        "sin",
-    }
-    | {
-        "cos",
-        "tan",
-        "tanh",
-        "arctan",
-        "sinh",
-        "cosh",
-        "geomspace",
-        "logspace",
-        "nansum",
-        "nanmean",
-        "mean",
-        "std",
-    }
-    | {
-        "var",
-        "average",
-        "dot",
-        "matmul",
-        "inner",
-        "vdot",
-        "einsum",
-        "trapezoid",
-        "prod",
-        "convolve",
-        "polyfit",
+        "arctan", "average", "cbrt", "convolve", "cos", "cosh", "dot", "einsum", "exp", "exp2", "expm1",
+        "float_power", "geomspace", "hypot", "inner", "log", "log10", "log1p", "log2", "logspace", "matmul",
+        "mean", "nanmean", "nansum", "polyfit", "power", "prod", "sin", "sinh", "std", "tan", "tanh",
+        "trapezoid", "var", "vdot",
     },
     "math": {
-        "exp",
-        "exp2",
-        "expm1",
-        "log",
-        "log2",
-        "log10",
-        "log1p",
-        "pow",
-        "gamma",
-        "lgamma",
-        "erf",
-        "erfc",
-        "sin",
-    }
-    | {"cos", "tan", "tanh", "atan", "hypot", "dist", "sumprod"},
-    "statistics": {
-        "mean",
-        "fmean",
-        "stdev",
-        "pstdev",
-        "variance",
-        "pvariance",
-        "geometric_mean",
-        "NormalDist",
+        "atan", "cos", "dist", "erf", "erfc", "exp", "exp2", "expm1", "gamma", "hypot", "lgamma", "log",
+        "log10", "log1p", "log2", "pow", "sin", "sumprod", "tan", "tanh",
     },
-    "rng": {"lognormal", "weibull", "gamma", "chisquare", "beta", "pareto", "power", "zipf", "rayleigh"},
-}
+    "statistics": {
+        "NormalDist", "fmean", "geometric_mean", "mean", "pstdev", "pvariance", "stdev", "variance",
+    },
+    "rng": {
+        "beta", "chisquare", "gamma", "lognormal", "pareto", "power", "rayleigh", "weibull", "zipf",
+    },
+}  # fmt: skip
 # A rounded constant each, or a constant of the source.
 KNOWN = {
     "cost/expert_routing.py: math.log",

@@ -30,7 +30,7 @@ from hermes_flow.program.ops import Op
 from hermes_flow.program.pools import Pool
 from hermes_flow.program.power import BusyPower, StepEnergy
 from hermes_flow.program.quick_dataclass import dataclass
-from hermes_flow.program.same_bits import total
+from hermes_flow.program.same_bits import known_total, total
 from hermes_flow.program.units import NS_PER_S, PS_PER_NS
 from hermes_flow.recording.client_states import POWERED, stretches
 from hermes_flow.recording.recording import STEP_FIELDS, ClientRecord, OpRecord, Recording
@@ -152,11 +152,11 @@ def energy_summary(recording: Recording, energy: Energies, output_tokens: int) -
     pools = recording.program.pools
     unmetered = [pool.name for pool in pools if pool.energy is None]
     unknown = len(unmetered) == len(pools) or any(_unmetered(pool) for pool in pools)
-    whole_j = None if unknown else _known(energy.clients_j)
+    whole_j = None if unknown else known_total(energy.clients_j)
     return {
         "total_j": whole_j,
         "j_per_output_token": whole_j / output_tokens if whole_j is not None and output_tokens else None,
-        "idle_j": None if unknown else _known(energy.idle_j),
+        "idle_j": None if unknown else known_total(energy.idle_j),
         "unmetered": unmetered,
     }
 
@@ -373,11 +373,6 @@ def _standby_s(client: ClientRecord, longest_s: float, powered: Stretches) -> fl
             gaps = np.append(own[1:, _START], end_ns * PS_PER_NS) - ends
             standby_s += total(np.clip(gaps / (NS_PER_S * PS_PER_NS), 0.0, longest_s))
     return standby_s
-
-
-def _known(joules: Floats) -> float:
-    """Return the sum of the values that are known."""
-    return total(joules[~np.isnan(joules)])
 
 
 def _length(stretches: Stretches) -> int:

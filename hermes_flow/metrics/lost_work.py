@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from hermes_flow.program.same_bits import total
+from hermes_flow.program.same_bits import known_total
 
 Floats = NDArray[np.float64]
 
@@ -18,7 +18,7 @@ def share_lost_work(columns: Sequence[Floats], work_j: float) -> bool:
 
     A ``column`` has the joules of an op by request, NaN where nobody took it.
     """
-    known = math.fsum(total(column[~np.isnan(column)]) for column in columns)
+    known = math.fsum(known_total(column) for column in columns)
     if known <= 0.0:
         return False
     for column in columns:

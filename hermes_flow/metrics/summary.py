@@ -31,7 +31,7 @@ from hermes_flow.metrics.stage_sums import StageSums, pool_queues, stage_sums
 from hermes_flow.metrics.statistics import PERCENTILES, STATISTICS, statistics
 from hermes_flow.metrics.throughput import generated_tokens, steady_throughput
 from hermes_flow.metrics.why.explain import Why
-from hermes_flow.program.same_bits import mean, total
+from hermes_flow.program.same_bits import known_total, mean, total
 from hermes_flow.program.units import NS_PER_S, PS_PER_NS
 from hermes_flow.recording.recording import Recording
 
@@ -65,7 +65,7 @@ def summarize(
     tokens_per_s = None if not program.answers else _ratio(tokens, span_s)
     tasks = stage_sums(recording)
     path = path_figures(recording)
-    stage_figures = _stages(tasks, total(found.e2e_s[~np.isnan(found.e2e_s)]))
+    stage_figures = _stages(tasks, known_total(found.e2e_s))
     cost = cost_summary(
         recording,
         span_s,

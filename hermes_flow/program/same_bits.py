@@ -53,6 +53,11 @@ def total(values: Numbers) -> float:
     return float(np.add.accumulate(values, dtype=np.float64)[-1]) if len(values) else 0.0
 
 
+def known_total(values: Floats) -> float:
+    """Return ``total`` of the values that are not NaN."""
+    return total(values[~np.isnan(values)])
+
+
 def mean(values: Numbers) -> float:
     """Return ``total`` over the number of values; at least one is expected."""
     return total(values) / len(values)

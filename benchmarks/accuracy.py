@@ -16,7 +16,15 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import energy_tables, engine_constants, fits_left_out, left_out_tables, silicon, silicon_apart
+from benchmarks import (
+    energy_tables,
+    engine_constants,
+    fits_left_out,
+    left_out_tables,
+    silicon,
+    silicon_apart,
+    weak_spots,
+)
 from benchmarks.accuracy_text import (
     COMPUTED,
     GPU_LEFT_OUT,
@@ -40,7 +48,6 @@ from benchmarks.error_text import table as _table
 from benchmarks.left_out import Constants, models_left_out, replay_without_gpu, sizes_left_out
 from benchmarks.measured_runs import DRAWS, ESTIMATED, aggregate, disaggregated, more, per_request, rtx
 from benchmarks.processes import ROOT
-from benchmarks.silicon_layouts import layout
 from benchmarks.wrapping import wrapped
 from hermes_flow.validation.compare import Compared, compare
 from hermes_flow.validation.description import SIMULATOR, read_description
@@ -273,78 +280,11 @@ def _weak(
         for each in found
         if each.problem is None and _is_recorded(each) and not left_out_tables.is_unfitted(each)
     ]
-
-    def rows(engine: str, kind: str, system: str = "") -> list[silicon.Found]:
-        return [
-            each for each in published if each.group[2:] == (engine, kind) and system in ("", each.group[0])
-        ]
-
-    def bias(members: Sequence[silicon.Found], column: int) -> str:
-        return _signed(float(100 * np.mean([each.errors[column] for each in members])))
-
-    waits = [
-        each
-        for each in rows("trtllm", "dense", "h200_sxm")
-        if (each.row["isl"], each.row["osl"]) == (1024, 1024) and each.row["tp_size"] < 8
-    ]
-    rest = [each for each in rows("trtllm", "dense", "h200_sxm") if each not in waits]
-    balance = [each for each in rows("trtllm", "mixture") if layout(each.row).data > 1]
-
-    def median(members: Sequence[silicon.Found]) -> str:
-        return _signed(float(100 * np.median([each.errors[0] for each in members])))
-
-    small = [each for each in rows("vllm", "mixture") if each.row["batch_size"] <= 8]
-    large = [each for each in rows("vllm", "mixture") if each.row["batch_size"] > 32]
-    long = [each for each in rows("vllm", "mixture") if each.row["isl"] == 8192]
-    llama = rows("vllm", "dense", "b200_sxm")
-
-    def of(model: str, engine: str, *systems: str) -> list[silicon.Found]:
-        return [
-            each
-            for each in rows(engine, "mixture")
-            if silicon.model_of(each.row) == model and each.group[0] in systems
-        ]
-
-    def deepseek(system: str) -> list[silicon.Found]:
-        return [*of("deepseek_v3", "sglang", system), *of("deepseek_r1_nvfp4", "sglang", system)]
-
-    qwen = of("qwen3_5_397b_a17b", "sglang", "b200_sxm", "h200_sxm")
-    hopper = ("h100_sxm", "h200_sxm")
-    marlin = [each for each in of("gpt_oss_120b", "vllm", *hopper) if each.row["isl"] == 8192]
-    triton = [each for each in of("gpt_oss_120b", "trtllm", *hopper) if each.row["isl"] == 8192]
-    fp8 = [each for each in of("deepseek_v3", "trtllm", "b200_sxm") if layout(each.row).data == 1]
     apart, together = (_errors(run) for run in others if run.name.startswith("Llama-3.1-70B on H100:"))
     tails = Tails(runs)
     return WEAK.format(
         **cold,
-        small=bias(small, 1),
-        long_b200=median([each for each in long if each.group[0] == "b200_sxm"]),
-        long_hopper=median([each for each in long if each.group[0] in hopper]),
-        prompts_vllm=median([each for each in llama if each.row["isl"] == 8192]),
-        prompts_trt=median([each for each in rows("trtllm", "dense", "b200_sxm") if each.row["isl"] == 8192]),
-        short_four=median([each for each in llama if each.row["isl"] == 1024 and each.row["tp_size"] >= 4]),
-        short_two=median([each for each in llama if each.row["isl"] == 1024 and each.row["tp_size"] < 4]),
-        marlin=bias(marlin, 0),
-        triton=bias(triton, 0),
-        oss_trt=bias(of("gpt_oss_120b", "trtllm", "b200_sxm"), 1),
-        oss_triton=bias(of("gpt_oss_120b", "trtllm", "h200_sxm"), 1),
-        deepgemm=bias([each for each in fp8 if layout(each.row).spread > 1], 1),
-        own_experts=bias([each for each in fp8 if layout(each.row).spread == 1], 1),
-        oss_vllm=bias(of("gpt_oss_120b", "vllm", "b200_sxm"), 1),
-        qwen=bias(qwen, 1),
-        qwen_ttft=median(qwen),
-        glm_b200=bias(of("glm_5_fp8", "sglang", "b200_sxm"), 1),
-        glm_h200=bias(of("glm_5_fp8", "sglang", "h200_sxm"), 1),
-        large=bias(large, 1),
-        waits=bias(waits, 0),
-        waits_rows=len(waits),
-        rest=bias(rest, 0),
-        balance=median(balance),
-        balance_rows=len(balance),
-        polls=median(deepseek("b200_sxm")),
-        h200_sglang=median(deepseek("h200_sxm")),
-        h200_trt=bias(rows("trtllm", "dense", "h200_sxm"), 1),
-        h200_vllm=bias(rows("vllm", "dense", "h200_sxm"), 1),
+        **weak_spots.figures(published),
         apart_ttft=_signed(apart["ttft", "mean"]),
         apart_tpot=_signed(apart["tpot", "mean"]),
         together_ttft=_signed(together["ttft", "mean"]),

@@ -98,7 +98,8 @@ def engine_terms(engine: EngineOverhead, model: Model | None, tensor_parallel: i
 
 def _delta_rule_term(eager: EagerSteps) -> str:
     more = f", {eager.delta_rule_us:g} µs more for the delta rule" if eager.delta_rule_us else ""
-    return f"{more}, added to the kernels of layers with it" if eager.delta_rule_waits else more
+    layers = "it" if more else "the delta rule"
+    return f"{more}, added to the kernels of layers with {layers}" if eager.delta_rule_waits else more
 
 
 def sampling_note(model: Model) -> str:

@@ -65,12 +65,14 @@ def test_launches_and_kernels_of_the_delta_rule_add_where_the_device_waits() -> 
 
 
 def test_only_sglang_waits_in_layers_with_the_delta_rule() -> None:
-    def note(engine: str) -> str:
+    def note(engine: str, *words: str) -> str:
         pool = hf.compose(
-            ["pipeline=llm", "hardware=h200_sxm", *HYBRID[1:], f"engine={engine}"]
+            ["pipeline=llm", "hardware=h200_sxm", *HYBRID[1:], f"engine={engine}", *words]
         ).cluster.pools["llm"]
         assert isinstance(pool, LLMPool)
         return roofline(pool.model, pool.hardware).provenance[-1]
 
     assert "more for the delta rule, added to the kernels of layers with it" in note("sglang")
     assert "delta rule" not in note("vllm")
+    waits = note("vllm", f"{EAGER}.delta_rule_waits=true")
+    assert "350 µs a layer, added to the kernels of layers with the delta rule" in waits

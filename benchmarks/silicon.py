@@ -142,9 +142,8 @@ def why_not(row: dict[str, Any]) -> str | None:
     found = layout(row)
     if users(row) != row["batch_size"] * max(1, row["attention_dp_size"] or 1) and not is_recorded(row):
         return "number of users does not fit the layout"
-    if system == "gb200" and is_recorded(
-        row
-    ):  # InferenceMAX ran nothing else on it in 2025, as 4 + 32 devices
+    # InferenceMAX ran nothing else on it in 2025, as 4 + 32 devices
+    if system == "gb200" and is_recorded(row):
         return "prefill and decode apart, with the devices of both in one number"
     if found.devices > devices_of_a_node(system):
         return "more devices than a node has"

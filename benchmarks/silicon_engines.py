@@ -27,9 +27,8 @@ _OF_THE_ENGINE = (
     "capacity_scheduler_policy",
     "context_chunking_policy",
 )
-_PAGE_ON_BLACKWELL = (
-    64  # source: SGLang 0.5, server arguments: what trtllm_mla and trtllm_mha (attention) ask for
-)
+# source: SGLang 0.5, server arguments: what trtllm_mla and trtllm_mha (attention) ask for
+_PAGE_ON_BLACKWELL = 64
 
 
 def with_scheduler(pool: LLMPool, row: dict[str, Any], told: Settings, users: int) -> LLMPool:

@@ -236,3 +236,10 @@ def test_a_step_of_fewer_tokens_than_requests_is_described(tokens: int) -> None:
     program = hf.compile(hf.compose([*load, "engine=tensorrt_llm", budget]))
     assert f"of {min(tokens, 32)} " in str(program)
     assert hf.simulate(program).summary["requests"]["completed"] == 5
+
+
+def test_a_prompt_that_no_step_holds_is_answered_with_the_limit_of_steps() -> None:
+    load = ("pipeline=llm", "workload=synthetic", "workload.requests=5", "workload.input_tokens=9000")
+    (problem,) = problems_of(hf.compose([*load, "engine=tensorrt_llm"]))
+    assert "is longer than a step, and context_chunking_policy is none (8,192 tokens)" in problem
+    assert problem.endswith("or more cluster.pools.NAME.max_num_batched_tokens")

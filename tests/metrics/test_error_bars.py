@@ -52,6 +52,7 @@ def test_intervals_cover_four_of_five_runs_that_they_were_made_without(
 
 SHARP = 1.6  # the goal is 1.5
 NORMAL = 2.3  # errors that scatter like a normal distribution have 1.9, and those of few models with long tails more
+FEW_GPUS = 2.6  # four GPUs can be left out, and the errors of one of them say little of those of the others
 
 
 @pytest.mark.parametrize(
@@ -64,7 +65,7 @@ NORMAL = 2.3  # errors that scatter like a normal distribution have 1.9, and tho
         ("other, found", NORMAL),
         ("other, computed", NORMAL),
         ("kernels, computed", NORMAL),
-        ("none, computed", NORMAL),
+        ("none, computed", FEW_GPUS),
     ],
 )
 @pytest.mark.parametrize("metric", ["tpot", "e2e"])
@@ -146,14 +147,11 @@ def test_a_bar_that_knows_the_size_of_errors_but_not_their_direction_is_not_shar
         assert known.fit(depth=0).ratio > 1.5
 
 
-def test_a_wide_pair_is_near_its_bar_where_what_is_recorded_explains_it() -> None:
-    """InferenceMAX has 28.0 and 30.6 ms for this layout and load; what prompts waited for is not recorded.
-
-    The bar of all runs with prefill and decode apart is about the prediction, and one of five lies beyond it.
-    """
+def test_the_bar_of_a_wide_pair_holds_what_was_measured_by_others() -> None:
+    """InferenceMAX has 28.0 and 30.6 ms for this layout and load; what prompts waited for is not recorded."""
     bars = hf.simulate(hf.compile(hf.compose([*wide_pair()]))).summary["error"]
     for time_per_token_s in (0.0280, 0.0306):
-        assert bars["tpot_s"]["low"] < time_per_token_s < 1.13 * bars["tpot_s"]["high"]
+        assert bars["tpot_s"]["low"] < time_per_token_s < bars["tpot_s"]["high"]
 
 
 def test_prompts_of_a_cache_have_the_errors_of_runs_with_a_cache() -> None:

@@ -97,17 +97,17 @@ B200, which nothing is fitted to, is 4 % too short where prefill and decode shar
 runs of DeepSeek). SGLang's prompts go to a rank that is drawn at random, so that some ranks
 have several prompts while the others wait for them.
 
-Over 109 runs of DeepSeek with prefill and decode apart, clients without ranks take 0.8 to 1.3 times as long per
-token as simulated, but on H100 up to 1.8 times. With ranks of attention it is 1.1 to 1.4 times, on eight devices as
-on 32, with SGLang as with TensorRT-LLM. Two things are not simulated: ranks are padded to the longest one, and their
-logits are gathered. Both are small: 128 tokens more to gather take about 10 µs in each layer.
+Over 218 runs with prefill and decode apart, the median time per token of a model with one engine on one GPU is 0.8
+to 1.4 times as long as simulated. DeepSeek on H100 takes up to 1.9 times as long. Two things are not simulated: ranks
+are padded to the longest one, and their logits are gathered. Both are small: 128 tokens more to gather take about 10
+µs in each layer.
 
 This run is one of those from which the error bar of this kind is made ([error bars](error_bars.md)). The bar holds
-four of five of them. It holds TTFT of this run, and the times per token of InferenceMAX's runs of the same layout,
-but not the 45.9 ms of this run: no other run of this kind is as far off. Times to the first token were wrong by
-factors of up to 68. Most of these errors are explained: recipes of TensorRT-LLM have seats to decode for half or two
-thirds of the users, and the others wait until an answer ends. What SGLang's prompts wait for on B200 is not known
-(9.7 s with 64 users on four clients that decode).
+four of five of them. It holds the times per token of InferenceMAX's runs of the same layout, but not the 45.9 ms of
+this run: no other run of this kind is as far off. Its TTFT lies just beyond the end of the bar (9.1 s). Times to the
+first token of these runs are wrong by factors of up to 23. Most of the large errors are explained: recipes of
+TensorRT-LLM have seats to decode for half or two thirds of the users, and the others wait until an answer ends. What
+SGLang's prompts wait for on B200 is not known (9.7 s with 64 users on four clients that decode).
 
 This table has the parts of a decode step with the sequences that decode at a time, and the most that anything
 published says of a part. KV of a prompt is 0.29 GB in fp8, and its transfer takes 3 ms of a TTFT of seconds. At

@@ -76,3 +76,20 @@ def test_only_sglang_waits_in_layers_with_the_delta_rule() -> None:
     assert "delta rule" not in note("vllm")
     waits = note("vllm", f"{EAGER}.delta_rule_waits=true")
     assert "350 µs a layer, added to the kernels of layers with the delta rule" in waits
+
+
+def test_scans_over_prompts_are_hidden_by_launches_unless_the_device_waits() -> None:
+    """A chunk of 64 tokens takes 1 µs more; a scan has the chunks of its prompt, and those of extra_tokens."""
+
+    def longer_s(waits: bool) -> float:
+        measured = ("hardware=h200_sxm", f"{EAGER}.layer_us=9000", f"{EAGER}.delta_rule_us=0")
+        how = f"{EAGER}.delta_rule_waits={waits}".lower()
+        fast, slow = (
+            first_token_s(*HYBRID, *measured, how, f"hardware.efficiency.delta_rule.chunk_us={chunk_us}")
+            for chunk_us in (3, 4)
+        )
+        return slow - fast
+
+    extra = hf.compose([*LONE, *HYBRID, "hardware=h200_sxm"]).hardware.efficiency.delta_rule.extra_tokens
+    assert longer_s(waits=True) == pytest.approx(WITH_DELTA_RULE * (1024 + extra) / 64 * 1e-6, abs=1e-6)
+    assert longer_s(waits=False) == pytest.approx(0.0, abs=1e-9)

@@ -1,4 +1,4 @@
-"""What kernels reach on a hardware under its engine: the engine's own figures in place of those of the hardware."""
+"""Replaces the figures of a hardware's kernels by those of its engine's own kernels, where these were measured."""
 
 from __future__ import annotations
 

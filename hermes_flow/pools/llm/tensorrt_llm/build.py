@@ -16,6 +16,7 @@ from hermes_flow.pools.llm.tensorrt_llm.waiting_client import WaitingClient
 from hermes_flow.program.pools import LLMClientSpec, TensorRTSettings
 
 _SCHEDULERS = {"both": TensorRTScheduler, "prefill": PrefillScheduler, "decode": DecodeScheduler}
+_CLIENTS = {"both": DecidingClient, "prefill": SendingClient, "decode": ReceivingClient}
 
 
 def tensorrt_clients(
@@ -37,6 +38,9 @@ def tensorrt_clients(
     def pool() -> BlockPool:
         return BlockPool(blocks, spec.block_size, reuses=spec.prefix_cache)
 
+    def scheduler() -> TensorRTScheduler:
+        return _SCHEDULERS[settings.side](settings, pool(), *limits, overlap=overlap)
+
     if spec.attention_ranks > 1:
         from hermes_flow.pools.llm.ranked_deciding_client import client_of_side
         from hermes_flow.pools.llm.tensorrt_llm.shared_queue import SharedQueue
@@ -44,49 +48,13 @@ def tensorrt_clients(
         kind = client_of_side(settings.side)
 
         def ranks() -> SharedQueue:
-            each = range(spec.attention_ranks)
-            scheduler = _SCHEDULERS[settings.side]
-            return SharedQueue(
-                [scheduler(settings, pool(), *limits, overlap=overlap) for _ in each], settings.balance
-            )
+            return SharedQueue([scheduler() for _ in range(spec.attention_ranks)], settings.balance)
 
         return [kind(i, spec, tasks, calls, ranks(), sequence_of) for i in range(count)]
-    if settings.side == "prefill":
+    if settings.side == "both" and settings.wait_ps:
         return [
-            SendingClient(
-                i,
-                spec,
-                tasks,
-                calls,
-                PrefillScheduler(settings, pool(), *limits, overlap=overlap),
-                sequence_of,
-            )
+            WaitingClient(i, spec, tasks, calls, scheduler(), sequence_of, settings.wait_ps)
             for i in range(count)
         ]
-    if settings.side == "decode":
-        return [
-            ReceivingClient(
-                i,
-                spec,
-                tasks,
-                calls,
-                DecodeScheduler(settings, pool(), *limits, overlap=overlap),
-                sequence_of,
-            )
-            for i in range(count)
-        ]
-    if settings.wait_ps:
-        return [
-            WaitingClient(
-                *(i, spec, tasks, calls, TensorRTScheduler(settings, pool(), *limits, overlap=overlap)),
-                sequence_of,
-                settings.wait_ps,
-            )
-            for i in range(count)
-        ]
-    return [
-        DecidingClient(
-            i, spec, tasks, calls, TensorRTScheduler(settings, pool(), *limits, overlap=overlap), sequence_of
-        )
-        for i in range(count)
-    ]
+    client = _CLIENTS[settings.side]
+    return [client(i, spec, tasks, calls, scheduler(), sequence_of) for i in range(count)]

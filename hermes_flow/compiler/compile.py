@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from hermes_flow.compiler.adapters import unheeded_adapters, with_adapters
-from hermes_flow.compiler.check import check, check_prefixes
+from hermes_flow.compiler.check import Checked, check, check_prefixes
 from hermes_flow.compiler.combined_pipelines import check_classes, parse_parts, with_pipelines
 from hermes_flow.compiler.copies import with_copies
 from hermes_flow.compiler.data_edges import data_edges
 from hermes_flow.compiler.failures import moves_kv, with_failures
-from hermes_flow.compiler.fleets import check_load_routes, check_policies, with_fleets, with_most_clients
+from hermes_flow.compiler.fleets import (
+    FleetSettings,
+    check_load_routes,
+    check_policies,
+    with_fleets,
+    with_most_clients,
+)
 from hermes_flow.compiler.fuse import fuse
 from hermes_flow.compiler.image_stages import unheeded_images, unheeded_names, with_encoders, with_images
 from hermes_flow.compiler.link import link
@@ -35,14 +41,16 @@ from hermes_flow.compiler.retries import retry_rule
 from hermes_flow.compiler.shared_routers import side_by_side
 from hermes_flow.compiler.site_fleets import with_site_fleets
 from hermes_flow.compiler.sites import lower_sites, unheeded_sites, with_sites
+from hermes_flow.compiler.stage_tasks import Mask, StageTasks
 from hermes_flow.config.physical_values import out_of_range
 from hermes_flow.config.schema import Cluster, Config, TraceWorkload
+from hermes_flow.cost import CostModel
 from hermes_flow.errors import CompileError, ConfigError, HermesFlowError
 from hermes_flow.pools.kind import Lowering, kind_of
 from hermes_flow.program.admission import AdmissionPolicy
 from hermes_flow.program.ops import LoadRoute, Op
 from hermes_flow.program.pools import Pool
-from hermes_flow.program.program import Program
+from hermes_flow.program.program import Program, SLOBounds
 from hermes_flow.program.requests import Requests
 from hermes_flow.stages.graph import Graph
 from hermes_flow.workload.build import build_requests
@@ -73,17 +81,52 @@ def compile(config: Config) -> Program:
     return replace(program, warnings=(*program.warnings, *warnings)) if warnings else program
 
 
+@dataclass(frozen=True, slots=True)
+class _Parsed:
+    """What a config asks for, before its stages are placed on clients: every request and task, checked.
+
+    ``config`` has all pools and clients that may run. ``within`` are the stages that encode images within a prefill.
+    ``models`` has the requests of each model, by stage. ``left_out`` are warnings of pools that nothing needs.
+    """
+
+    config: Config
+    graph: Graph
+    within: frozenset[str]
+    fleets: FleetSettings
+    checked: Checked
+    costs: dict[str, CostModel]
+    slo: SLOBounds
+    requests: Requests
+    admission: AdmissionPolicy | None
+    models: dict[str, Mask]
+    tasks: dict[str, StageTasks]
+    left_out: list[str]
+
+
 def _compiled(config: Config) -> Program:
     problems: list[str] = []
+    parsed = _parsed(config, problems)
+    if problems:
+        raise CompileError(problems)
+    program = _lowered(parsed, problems)
+    output = parsed.config.output
+    if output.stream_requests is None:
+        return program
+    from hermes_flow.compiler.check_windows import in_windows
+
+    return in_windows(program, output)
+
+
+def _parsed(config: Config, problems: list[str]) -> _Parsed:
+    """Parse, check and materialize a config; its mistakes go to ``problems``."""
     graph = parse_parts(config.pipeline, problems)
     cluster, left_out = without_unneeded(graph, config.cluster)
     cluster = with_copies(with_sites(with_prices(cluster, config.prices), problems), problems)
     config, fleets = with_most_clients(replace(config, cluster=cluster), problems)
     config = with_encoders(with_rate_per_client(config), graph)
     checked = check(graph, config.cluster, problems)
-    placement, routers = checked.placement, checked.routers
-    graph, within = with_images(graph, placement, config, problems)
-    config = replace(config, cluster=side_by_side(config.cluster, routers))
+    graph, within = with_images(graph, checked.placement, config, problems)
+    config = replace(config, cluster=side_by_side(config.cluster, checked.routers))
     costs = parse_costs(config, problems)
     check_classes(config.workload.classes, config.pipeline, problems)
     slo = slo_bounds(config.slo, graph, problems, config.workload.classes)
@@ -94,69 +137,74 @@ def _compiled(config: Config) -> Program:
     check_prefixes(requests, config.cluster, problems)
     check_policies(fleets, config.cluster, slo, requests, problems)
     named = "workload.path" if isinstance(config.workload, TraceWorkload) else "workload.models"
-    models = model_masks(requests, graph, placement, named, problems)
+    models = model_masks(requests, graph, checked.placement, named, problems)
     tasks = materialize(graph, requests, config.seed, problems)
-    if problems:
-        raise CompileError(problems)
-    emit_first = config.cluster.first_token == "decode"
-    placed = fuse(placement, tasks, list(config.cluster.pools), models, emit_first, within)
-    edges = kv_edges(placed, config.cluster)
-    handovers = kv_handovers(placed, edges, config.cluster, routers, problems)
-    groups = kv_groups(placed, edges, config.cluster, problems)
-    known = (config.cluster, costs, graph, requests, config.seed, checked.reckoned, handovers, config.network)
-    lowering = Lowering(*known, problems, [])
+    return _Parsed(
+        config, graph, within, fleets, checked, costs, slo, requests, admission, models, tasks, left_out
+    )
+
+
+def _lowered(parsed: _Parsed, problems: list[str]) -> Program:
+    """Fuse the stages into ops and lower them, their pools and the network; raises CompileError with ``problems``."""
+    config, graph, requests, fleets = parsed.config, parsed.graph, parsed.requests, parsed.fleets
+    placement, routers, cluster = parsed.checked.placement, parsed.checked.routers, config.cluster
+    emit_first = cluster.first_token == "decode"
+    placed = fuse(placement, parsed.tasks, list(cluster.pools), parsed.models, emit_first, parsed.within)
+    edges = kv_edges(placed, cluster)
+    handovers = kv_handovers(placed, edges, cluster, routers, problems)
+    groups = kv_groups(placed, edges, cluster, problems)
+    known = (cluster, parsed.costs, graph, requests, config.seed, parsed.checked.reckoned, handovers)
+    lowering = Lowering(*known, config.network, problems, [])
     asked = lower_work(placed, lowering)
-    pools = lower_pools(lowering, placed, asked, checked, groups)
-    pools = with_fleets(pools, fleets, config.cluster, checked, problems)
+    pools = lower_pools(lowering, placed, asked, parsed.checked, groups)
+    pools = with_fleets(pools, fleets, cluster, parsed.checked, problems)
     if problems:
         raise CompileError(problems)
-    data = data_edges(placed, asked.contexts, config.cluster, routers, config.network)
+    data = data_edges(placed, asked.contexts, cluster, routers, config.network)
     ops = with_shared_prompts(link(placed, asked, edges, data), pools)
-    pools, hosts = place_pools(pools, config.cluster)
+    pools, hosts = place_pools(pools, cluster)
     carrying = frozenset(name for name, own in fleets.failures.items() if moves_kv(own))
-    network = lower_network(config.network, config.cluster, pools, ops, carrying, problems, lowering.warnings)
+    network = lower_network(config.network, cluster, pools, ops, carrying, problems, lowering.warnings)
     network = with_link_failures(network, config.network.failures, pools, problems)
     if problems:
         raise CompileError(problems)
-    pools = with_failures(pools, fleets.failures, config.cluster, ops, network, problems)
+    pools = with_failures(pools, fleets.failures, cluster, ops, network, problems)
     load_routes = _load_routes(graph, placement, config)
-    pools = with_site_fleets(pools, fleets, config.cluster, ops, load_routes, problems)
+    pools = with_site_fleets(pools, fleets, cluster, ops, load_routes, problems)
     check_load_routes(load_routes, pools, problems)
     retries = retry_rule(config, requests, ops, problems)
     if problems:
         raise CompileError(problems)
-    sites = lower_sites(config.cluster, pools, ops, requests, config.seed, problems)
+    sites = lower_sites(cluster, pools, ops, requests, config.seed, problems)
     if problems:
         raise CompileError(problems)
-    unheeded = [*unheeded_names(requests, within, graph), *_unheeded(requests, graph, placement, config)]
-    warnings = [*left_out, *unheeded, *lowering.warnings]
-    rejected = _rejected(ops, pools, config.cluster, requests, warnings)
-    program = Program(
+    unheeded = [
+        *unheeded_names(requests, parsed.within, graph),
+        *_unheeded(requests, graph, placement, config),
+    ]
+    warnings = [*parsed.left_out, *unheeded, *lowering.warnings]
+    rejected = _rejected(ops, pools, cluster, requests, warnings)
+    return Program(
         name=config.workload.name,
         pipeline=config.pipeline.name,
-        cluster=config.cluster.name,
+        cluster=cluster.name,
         pools=pools,
         ops=ops,
         requests=requests,
-        slo=slo,
+        slo=parsed.slo,
         seed=config.seed,
         network=network,
         hosts=hosts,
         load_routes=load_routes,
         warnings=tuple(warnings),
         rejected=rejected,
-        admission=admission,
+        admission=parsed.admission,
         retries=retries,
         sites=sites,
         record_steps=config.output.steps,
         phases=phases_of(config),
         leaves_out=getattr(config.workload, "leaves_out", ()),
     )
-    if config.output.stream_requests is None:
-        return program
-    from hermes_flow.compiler.check_windows import in_windows
-
-    return in_windows(program, config.output)
 
 
 def _unheeded(requests: Requests, graph: Graph, placement: Placement, config: Config) -> list[str]:

@@ -157,12 +157,8 @@ class Engine:
             raise RuntimeError("attach() comes before run()")
         next_arrival, source_rank = source.next_ns, self._source_rank
         fires = [resource.fire for resource in self._resources]
-        heap, instants, known_ns, popitem = (
-            self._queue.heap,
-            self._instants,
-            self.known_ns,
-            self._queue.popitem,
-        )
+        heap, popitem = self._queue.heap, self._queue.popitem
+        instants, known_ns = self._instants, self.known_ns
         arrivals = 0
         while True:
             began_ns, arrived = self.now_ns, arrivals
@@ -196,15 +192,13 @@ class Engine:
                     continue
                 if arrival >= NEVER:
                     self.events += turn - outdated
-                    for resource in self._resources:
-                        resource.settle(NEVER)
+                    self._settle(NEVER)
                     return
                 self.now_ns = arrival
                 source.fire(arrival)
                 arrivals += 1
                 if not arrivals % every or (watch is not None and next_arrival() >= NEVER):
-                    for resource in self._resources:
-                        resource.settle(arrival)
+                    self._settle(arrival)
                     if progress is not None:
                         progress(arrival)
                     if watch is not None and watch(arrival):
@@ -213,6 +207,10 @@ class Engine:
             self.events += _MOST_FIRES_AT_AN_INSTANT - outdated
             if self.now_ns == began_ns and arrivals == arrived:
                 self._leave_instant(source)
+
+    def _settle(self, now_ns: int) -> None:
+        for resource in self._resources:
+            resource.settle(now_ns)
 
     def _take(self, rank: int, at_ns: int) -> bool:
         """Take the first entry of both queues off; return False if it is outdated."""

@@ -62,17 +62,11 @@ def summarize(
     done = int(completed.sum())
     span_s = _span_s(recording)
     tokens = generated_tokens(recording)
-    tokens_per_s = None if not program.answers else _ratio(tokens, span_s)
     tasks = stage_sums(recording)
     path = path_figures(recording)
     stage_figures = _stages(tasks, known_total(found.e2e_s))
-    cost = cost_summary(
-        recording,
-        span_s,
-        done,
-        int(program.requests.input_tokens[completed].sum()),
-        tokens if program.answers else None,
-    )
+    prompts = int(program.requests.input_tokens[completed].sum())
+    cost = cost_summary(recording, span_s, done, prompts, tokens if program.answers else None)
     latencies = found.by_metric()
     times = {metric: statistics(latencies[metric][~np.isnan(latencies[metric])]) for metric in METRICS}
     prefix = prefix_summary(recording)
@@ -92,14 +86,7 @@ def summarize(
             max((pool.work for pool in why.saturation.values() if pool.work is not None), default=None),
             limits["saturated"],
         ),
-        "throughput": {
-            "requests_per_s": _ratio(done, span_s),
-            "output_tokens_per_s": tokens_per_s,
-            "answer_tokens_per_s": None
-            if tokens_per_s is None
-            else _ratio(int(found.output_tokens[completed].sum()), span_s),
-            "steady": steady_throughput(recording),
-        },
+        "throughput": _throughput(recording, found, tokens, span_s),
         "slo": _slo(recording, found, bounds, span_s),
         **_pipelines(recording, requests, span_s),
         **_groups(recording, requests, bounds, span_s),
@@ -116,12 +103,7 @@ def summarize(
         "why": why.summary(),
         "energy": energy_summary(recording, energy, tokens if program.answers else 0),
         "cost": cost,
-        "engine": {
-            "events": recording.events,
-            "steps": int(clients["steps"].sum()),
-            "wall_s": recording.wall_s,
-            "cpu_s": recording.cpu_s,
-        },
+        "engine": _engine(recording, clients),
         **({"workload": {"leaves_out": list(program.leaves_out)}} if program.leaves_out else {}),
         "warnings": [*program.warnings, *_failures(recording), *pool_warnings(recording)],
     }
@@ -152,6 +134,31 @@ def _span_s(recording: Recording) -> float:
     """Return the time from the first arrival to the last completion; 0 if nothing completed."""
     finish_ns = recording.finish_ns[recording.status == 0]
     return int(finish_ns.max() - recording.arrival_ns.min()) / NS_PER_S if len(finish_ns) else 0.0
+
+
+def _throughput(recording: Recording, found: Latencies, tokens: int, span_s: float) -> dict[str, Any]:
+    """Return the rates over the span, and that of the steady part; those of tokens are None where none are generated.
+
+    ``tokens`` are all tokens that were generated, those of answers are what the user of a completed request gets.
+    """
+    completed, answers = recording.status == 0, recording.program.answers
+    answered = int(found.output_tokens[completed].sum()) if answers else None
+    return {
+        "requests_per_s": _ratio(int(completed.sum()), span_s),
+        "output_tokens_per_s": _ratio(tokens, span_s) if answers else None,
+        "answer_tokens_per_s": _ratio(answered, span_s),
+        "steady": steady_throughput(recording),
+    }
+
+
+def _engine(recording: Recording, clients: pl.DataFrame) -> dict[str, Any]:
+    """Return what the simulator did, and how long it took."""
+    return {
+        "events": recording.events,
+        "steps": int(clients["steps"].sum()),
+        "wall_s": recording.wall_s,
+        "cpu_s": recording.cpu_s,
+    }
 
 
 def _itl(recording: Recording) -> dict[str, float | None]:

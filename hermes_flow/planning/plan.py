@@ -133,10 +133,9 @@ def plan(
     Raises ConfigError where the SLO has no bounds, or where the config is not of that form.
     """
     pool = _sized_pool(config)
-    machines = [priced(machine, config) for machine in (hardware or [pool.hardware])]
     considered = families(
         config,
-        machines,
+        [priced(machine, config) for machine in (hardware or [pool.hardware])],
         layouts=layouts,
         tensor_parallel=tensor_parallel,
         pipeline_parallel=pipeline_parallel,
@@ -152,21 +151,17 @@ def plan(
         return seconds is not None and time.monotonic() - began > seconds
 
     notes: list[str] = []
-    works = (_designed, _with_headroom, with_sizes)
-    sized, headroom, bar = (partial(work, config, kept=kept) for work in works)
+    sized = partial(_designed, config, most=most_clients, kept=kept)
+    headroom, bar = (partial(work, config, kept=kept) for work in (_with_headroom, with_sizes))
     with Workers(processes, load_plugins, list(config.plugins)) as workers:
         designs = workers.map(
-            partial(sized, most=most_clients),
-            considered,
-            until=lambda found: bool(found) and late(),
-            on_result=on_design,
+            sized, considered, until=lambda found: bool(found) and late(), on_result=on_design
         )
-        if len(designs) < len(considered):
-            left = len(considered) - len(designs)
+        if left := len(considered) - len(designs):
             notes.append(
                 f"stopped after {seconds:.2g} s: {left} of {len(considered)} kinds of designs not tried"
             )
-        ranked = sorted((design for design in designs if design.summary is not None), key=_order)
+        ranked = _ranked(designs)
         for work, count, what in ((bar, error_bars, "error bars"), (headroom, headrooms, "spare capacities")):
             done = workers.map(work, ranked[:count], until=lambda _: late())
             ranked[: len(done)] = done
@@ -191,8 +186,12 @@ def _sized_pool(config: Config) -> Any:
 
 def plan_so_far(designs: Sequence[Design], notes: Sequence[str] = ()) -> Plan:
     """Return the ranking of the designs that a plan had found when it was stopped."""
-    ranked = sorted((design for design in designs if design.summary is not None), key=_order)
-    return _ranking(ranked, designs, notes, complete=False)
+    return _ranking(_ranked(designs), designs, notes, complete=False)
+
+
+def _ranked(designs: Sequence[Design]) -> list[Design]:
+    """Return the designs that meet the SLO, the cheapest first."""
+    return sorted((design for design in designs if design.summary is not None), key=_order)
 
 
 def _ranking(

@@ -11,7 +11,7 @@ import hermes_flow as hf
 from hermes_flow.metrics import critical_path, itl, result, stage_sums, throughput
 from hermes_flow.metrics.result import Result
 from hermes_flow.metrics.rows import pieces, rows_of
-from hermes_flow.metrics.why import cause_times
+from hermes_flow.metrics.why import clients
 from hermes_flow.recording.recording import Recording
 
 CHAT = ["pipeline=chat", "workload=synthetic", "workload.requests=400", "cluster.pools.llm.count=2"]
@@ -22,7 +22,7 @@ def recorded(*overrides: str) -> Recording:
 
 
 def cut_into_pieces(monkeypatch: pytest.MonkeyPatch, requests: int) -> None:
-    for module in (result, cause_times):
+    for module in (result, clients):
         monkeypatch.setattr(module, "MANY_REQUESTS", 1)
     monkeypatch.setattr(result, "_ROWS_PER_PIECE", requests)
     monkeypatch.setattr(itl, "_ROWS_AT_ONCE", 1)

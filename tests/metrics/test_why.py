@@ -7,7 +7,8 @@ import pytest
 
 import hermes_flow as hf
 from benchmarks.reliefs import attempt
-from hermes_flow.metrics.why.cause_times import Clients, cause_times
+from hermes_flow.metrics.why.cause_times import cause_times
+from hermes_flow.metrics.why.clients import Clients
 from hermes_flow.metrics.why.windows import window_of
 
 AFFINE = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from hermes_flow.metrics.latency import Latencies
-from hermes_flow.metrics.why.cause_times import Clients
+from hermes_flow.metrics.why.clients import Clients
 from hermes_flow.metrics.why.headroom import Headroom, estimate_headroom
 from hermes_flow.metrics.why.loads import Saturation, saturations
 from hermes_flow.metrics.why.missed import Missed, explain_missed

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from hermes_flow.metrics.why.cause_times import Clients
+from hermes_flow.metrics.why.clients import Clients
 from hermes_flow.metrics.why.llm_model import LLMLoad, LLMState, state_of, with_limits
 from hermes_flow.metrics.why.loads import Saturation, llm_load
 from hermes_flow.program.quick_dataclass import dataclass

@@ -8,7 +8,7 @@ import numpy as np
 
 from hermes_flow.metrics.fleets import mean_clients
 from hermes_flow.metrics.rows import ranges
-from hermes_flow.metrics.why.cause_times import Clients
+from hermes_flow.metrics.why.clients import Clients
 from hermes_flow.metrics.why.llm_model import LLMLoad, state_of
 from hermes_flow.pools.kind import kind_called
 from hermes_flow.program.pools import Pool

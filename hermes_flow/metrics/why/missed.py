@@ -7,8 +7,9 @@ from typing import Any
 
 from hermes_flow.metrics.latency import Latencies
 from hermes_flow.metrics.objectives import attainment_limits, request_values
-from hermes_flow.metrics.why.cause_times import Clients, cause_times
+from hermes_flow.metrics.why.cause_times import cause_times
 from hermes_flow.metrics.why.causes import Part
+from hermes_flow.metrics.why.clients import Clients
 from hermes_flow.metrics.why.reliefs import Relief, reliefs
 from hermes_flow.metrics.why.windows import window_of
 from hermes_flow.program.quick_dataclass import dataclass

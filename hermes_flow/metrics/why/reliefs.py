@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import Literal, TypeAlias
 
 from hermes_flow.metrics.fleets import mean_clients
-from hermes_flow.metrics.why.cause_times import Clients
 from hermes_flow.metrics.why.causes import Cause, Part
+from hermes_flow.metrics.why.clients import Clients
 from hermes_flow.metrics.why.llm_model import LLMLoad, LLMState, queue_wait_s, state_of, with_limits
 from hermes_flow.metrics.why.loads import arrival_span_s, llm_load
 from hermes_flow.pools.kind import kind_called

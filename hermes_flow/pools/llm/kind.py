@@ -229,9 +229,7 @@ class LLMKind(PoolKind):
                 f"cluster.pools.{name}.tool_gap has no effect: no stage of the pool goes on from prompt and "
                 "answer of another one"
             )
-        known = (capacity, longest, handovers, lowering.network, lowering.requests.adapters)
-        lowered = lower_llm(name, decided, routing, lowering.costs[name], *known, lowering.seed)
-        return with_prefix_note(lowered, choice)
+        return with_prefix_note(lower_llm(name, decided, routing, capacity, longest, lowering), choice)
 
     def kv_shape(self, pool: LLMPool) -> KVShape:
         """Return the KV of a token of its model, and the states of a sequence."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from hermes_flow.config.plugin_faults import plugin_fault
-from hermes_flow.config.schema import Hardware, Network
+from hermes_flow.config.schema import Hardware
 from hermes_flow.config.shape import pipeline_ranks
 from hermes_flow.cost import CostModel
 from hermes_flow.cost.across_nodes import NodeLinks
@@ -16,7 +16,7 @@ from hermes_flow.cost.energy import step_energy
 from hermes_flow.cost.kv import windowed_kv_bytes_per_token
 from hermes_flow.cost.model import Deployment, Hop
 from hermes_flow.errors import ConfigError
-from hermes_flow.pools.kind import Handovers
+from hermes_flow.pools.kind import Handovers, Lowering
 from hermes_flow.pools.llm.batching import batching_policies, exceeds_budget, plans_gangs, policy_name
 from hermes_flow.pools.llm.by_priority.settings import by_priority
 from hermes_flow.pools.llm.capacity import KVCapacity
@@ -37,37 +37,36 @@ from hermes_flow.program.units import PS_PER_S, gb_to_bytes
 from hermes_flow.routing import RoutingPolicy
 
 
-def lower_llm(
-    name: str,
-    pool: LLMPool,
-    routing: RoutingPolicy,
-    model: CostModel,
-    capacity: KVCapacity,
-    longest: int,
-    handovers: Handovers,
-    network: Network | None = None,
-    adapters_asked: tuple[str, ...] = (),
-    seed: int = 0,
-) -> Pool:
-    """Return the pool called ``name``, whose longest sequence has ``longest`` tokens, on nodes of ``network``.
+@dataclass(frozen=True, slots=True)
+class _StepTimes:
+    """What the steps of a client cost: ``last`` on its only or last pipeline rank, ``upstream`` on those before it.
 
-    Requests ask for the adapters ``adapters_asked``; ``seed`` is that of what is drawn as they are served.
+    ``hop`` is what a step costs from one pipeline rank to the next.
+    """
+
+    last: StepCost
+    upstream: StepCost | None
+    hop: Hop
+
+
+def lower_llm(
+    name: str, pool: LLMPool, routing: RoutingPolicy, capacity: KVCapacity, longest: int, lowering: Lowering
+) -> Pool:
+    """Return the pool called ``name``, whose longest sequence has ``longest`` tokens.
 
     Raises ConfigError where a figure that it needs is missing.
     """
+    model, handovers = lowering.costs[name], lowering.handovers[name]
     deployment = _deployment(name, pool, capacity, longest)
-    if network is not None:
-        deployment = replace(deployment, nodes=NodeLinks.of(network, pool.hardware))
-    cost = _step_cost(model, deployment)
-    upstream, hop = None, Hop()
-    if pool.pipeline_parallel > 1:
-        upstream = _step_cost(model, replace(deployment, part="upstream"))
-        hop = model.hop(deployment)
-    _check_replay(name, pool, cost)
-    energy = step_energy(deployment, cost, upstream) if getattr(model, "of_hardware", True) else None
+    deployment = replace(deployment, nodes=NodeLinks.of(lowering.network, pool.hardware))
+    steps = _step_times(pool, model, deployment)
+    _check_replay(name, pool, steps.last)
+    energy = (
+        step_energy(deployment, steps.last, steps.upstream) if getattr(model, "of_hardware", True) else None
+    )
     price = pool.hardware.usd_per_hour
-    adapters = _adapters(name, pool, model, cost, handovers, adapters_asked)
-    client = _client(name, pool, capacity, handovers, cost, upstream, hop, adapters, seed)
+    adapters = _adapters(name, pool, model, steps.last, handovers, lowering.requests.adapters)
+    client = _client(name, pool, capacity, handovers, steps, adapters, lowering.seed)
     return Pool(
         name=name,
         hardware=pool.hardware.name,
@@ -75,10 +74,17 @@ def lower_llm(
         routing=routing,
         client=client,
         usd_per_hour=None if price is None else price * pool.devices,
-        notes=pool_notes(pool, client, capacity, model, energy, handovers, hop),
+        notes=pool_notes(pool, client, capacity, model, energy, handovers, steps.hop),
         energy=energy,
         evidence=evidence_of(pool, model),
     )
+
+
+def _step_times(pool: LLMPool, model: CostModel, deployment: Deployment) -> _StepTimes:
+    cost = _step_cost(model, deployment)
+    if pool.pipeline_parallel == 1:
+        return _StepTimes(cost, None, Hop())
+    return _StepTimes(cost, _step_cost(model, replace(deployment, part="upstream")), model.hop(deployment))
 
 
 def _client(
@@ -86,13 +92,11 @@ def _client(
     pool: LLMPool,
     capacity: KVCapacity,
     handovers: Handovers,
-    cost: StepCost,
-    upstream: StepCost | None,
-    hop: Hop,
+    steps: _StepTimes,
     adapters: AdapterSpec | None,
     seed: int,
 ) -> LLMClientSpec:
-    """Return what a client of the pool is; pipeline ranks before the last have ``upstream`` and ``hop``."""
+    """Return what a client of the pool is; ``seed`` is that of what is drawn as requests are served."""
     policy = batching_policies.parse(pool.batching, f"cluster.pools.{name}.batching")
     sglang = sglang_settings(pool, handovers, capacity.state_slots, seed) if uses_sglang(pool) else None
     packing: PackingOrder = FirstComeFirstServed()
@@ -107,7 +111,7 @@ def _client(
         max_num_batched_tokens=pool.max_num_batched_tokens,
         batching=policy_name(pool.batching),
         lookahead=pool.lookahead,
-        cost=cost,
+        cost=steps.last,
         policy=policy,
         packing=None if isinstance(packing, FirstComeFirstServed) else packing,
         preemption=pool.preemption,
@@ -116,9 +120,9 @@ def _client(
         attention_ranks=pool.data_parallel,
         rank_routing=rank_routing(name, pool, handovers),
         pipeline_ranks=pool.pipeline_parallel,
-        upstream=upstream,
-        hop_ps_per_token=hop.ps_per_token,
-        hop_ps=hop.ps,
+        upstream=steps.upstream,
+        hop_ps_per_token=steps.hop.ps_per_token,
+        hop_ps=steps.hop.ps,
         speculation=_speculation(pool),
         sglang=sglang,
         tensorrt_llm=tensorrt_settings(pool, handovers) if uses_tensorrt_llm(pool) else None,

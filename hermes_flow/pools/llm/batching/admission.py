@@ -35,6 +35,7 @@ def admit_waiting(
     Returns the tokens of the first task left in the queue that are computed already, 0 where the free seats ran
     out or nobody is left. What the cache evicts meanwhile changes them.
     """
+    # One loop that every plan runs: a call for each sequence would make it dearer, so what may stop it stands here.
     # Calls of a known class are much faster in the compiled core than those of a protocol.
     batch: RunningBatch = client.batch  # type: ignore[assignment]
     tasks: LLMTasks = client.tasks  # type: ignore[assignment]

@@ -152,9 +152,10 @@ InferenceMAX's rows have the limits, the share of memory and the precision of th
 (`benchmarks/silicon_settings.py`), the waits for more requests (`benchmarks/silicon_engines.py`), and checkpoints the
 parts that they leave in 16 bits (`benchmarks/silicon_checkpoints.py`). Some of these rows state their devices as
 products (`benchmarks/silicon_layouts.py`), and others drafted tokens, which the collection does not say
-(`benchmarks/silicon_drafting.py`). Rows with prefill and decode apart are in the [error bars](error_bars.md) alone,
-where their layout is known (`benchmarks/silicon_apart_layouts.py`). {compared} rows are compared. {left_out} rows are
-not, for the reasons at the end.
+(`benchmarks/silicon_drafting.py`). Prompts of DeepSeek on B300 with SGLang have five times the stated tokens, because
+the client of these runs had another tokenizer than the server. Rows with prefill and decode apart are in the
+[error bars](error_bars.md) alone, where their layout is known (`benchmarks/silicon_apart_layouts.py`). {compared}
+rows are compared. {left_out} rows are not, for the reasons at the end.
 
 TTFT includes the first wave, in which all users ask at once. A few rows in which requests queue for KV dominate its
 mean size, so look at the medians.

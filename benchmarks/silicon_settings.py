@@ -10,6 +10,7 @@ rows that are not from InferenceMAX are unknown, and the defaults stand in.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,6 +21,12 @@ from hermes_flow.config.model import RouterPrecision
 # How the engines batch: vLLM cuts prompts to its budget of tokens; TensorRT-LLM takes whole prompts beside decodes;
 # SGLang prefills first, apart from decodes
 BATCHING = {"vllm": "chunked", "trtllm": "mixed", "sglang": "continuous"}
+# SGLang 0.5.10 came with transformers 5.3 (0.5.9 with 4.57.1), in which InferenceMAX's client made other texts of its
+# random tokens of DeepSeek than the server: a prompt of 7,140 tokens had 35,921 there (InferenceX, pull request 937).
+# With DeepSeek's vocabulary and both readings, prompts of 1,024 and of 8,192 tokens are 5.0 times as long on average.
+# Its runs of DeepSeek on B200 and B300 were repeated for this reason, from the second day on (pull request 1502)
+READ_ANEW = 35921 / 7140
+CLIENT_MENDED = "2026-05-18"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +39,8 @@ class Settings:
     experts whatever the row says. ``router``: the precision of the experts' router, where it is not the model's.
     ``marlin``: VLLM_MXFP4_USE_MARLIN=1.
     ``sorts``: the sampler can sort the logits, as in vLLM up to 0.15, and reserves memory for it. ``greedy``: no
-    request samples. ``random_prompts``: they are entries of the vocabulary and no text. Each user asks
-    ``requests_per_user`` times.
+    request samples. ``random_prompts``: they are entries of the vocabulary and no text. ``read_anew``: the tokens
+    that the server makes of a token of the client. Each user asks ``requests_per_user`` times.
     """
 
     batching: str
@@ -50,6 +57,7 @@ class Settings:
     sorts: bool = False
     greedy: bool = False
     random_prompts: bool = False
+    read_anew: float = 1.0
     requests_per_user: int = 10
 
 
@@ -115,8 +123,18 @@ def measured(row: dict[str, Any]) -> str:
     return str(rest[:10])
 
 
+def has_split_tokens(row: dict[str, Any]) -> bool:
+    """Return whether the server of a row read other tokens than the client meant (see ``READ_ANEW``)."""
+    if row["backend"] != "sglang" or "DeepSeek" not in row["model_path"]:
+        return False
+    release = [int(number) for number in re.findall(r"\d+", row["backend_version"] or "")[:3]]
+    return release >= [0, 5, 10] and "" < measured(row) < CLIENT_MENDED
+
+
 def _deepseek(row: dict[str, Any], users: int, default: Settings) -> Settings:
     on_b200, four, fp4 = row["system"] in BLACKWELL, row["tp_size"] == 4, row["precision"] == "fp4"
+    if has_split_tokens(row):
+        default = replace(default, read_anew=READ_ANEW)
     if row["backend"] == "trtllm":
         free = 0.8 if fp4 or (on_b200 and not four) else 0.75
         # One prompt a step, until pull request 258 (January 2026) asked for more tokens

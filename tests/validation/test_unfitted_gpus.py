@@ -53,6 +53,11 @@ def pool_of(row: dict[str, Any]) -> LLMPool:
     return pool
 
 
+def longest_of(row: dict[str, Any]) -> tuple[int, int, int]:
+    workload: Any = silicon.config(row).workload
+    return workload.input_tokens["min"], workload.input_tokens["max"], workload.output_tokens["max"]
+
+
 def test_b300_has_the_scripts_of_b200_but_for_one() -> None:
     own, of_b200 = pool_of(QWEN), pool_of({**QWEN, "system": "b200_sxm"})
     assert (own.max_num_seqs, own.chunked_prefill_size, own.scheduler_recv_interval) == (64, 16384, 10)
@@ -67,6 +72,22 @@ def test_b300_has_the_scripts_of_b200_but_for_one() -> None:
     }
     assert pool_of(older).max_num_seqs == 128
     assert own.block_size == of_b200.block_size == 64
+
+
+def test_servers_with_another_tokenizer_than_the_client_read_longer_prompts() -> None:
+    row = {**QWEN, "model_path": "deepseek-ai/DeepSeek-R1", "tp_size": 8, "moe_tp_size": 8}
+    assert longest_of(row) == (4121, 5152, 1024)
+    engine = pool_of(row).hardware.engine
+    assert engine is not None
+    assert engine.ingest_ms == pytest.approx(8.0 + 1e-3 * (1.1 * 0.9 * 1024 * 35921 / 7140 - 1.55 * 650))
+    mended = row["silicon_data_source"].replace("2026-04-17", "2026-05-20")
+    for as_meant in (
+        {**row, "backend_version": "0.5.9"},
+        {**row, "backend_version": "0.5.10.post1", "silicon_data_source": mended},
+        {**row, "backend": "vllm", "backend_version": "0.19.0"},
+        QWEN,
+    ):
+        assert longest_of(as_meant) == (819, 1024, 1024)
 
 
 def test_the_layout_of_a_run_on_gb200_is_that_of_its_image_and_its_devices() -> None:

@@ -7,16 +7,21 @@ from dataclasses import replace
 
 import numpy as np
 
+from hermes_flow.program.ops import Op
 from hermes_flow.program.units import Ints
 from hermes_flow.recording.recording import OpRecord
 
 
 def until_given_up(
-    record: OpRecord, given_up_ns: Mapping[int, int], cut: Callable[[int], tuple[int, int, int] | None]
+    op: Op,
+    record: OpRecord,
+    given_up_ns: Mapping[int, int],
+    cut: Callable[[int], tuple[int, int, int] | None],
 ) -> OpRecord:
     """Return the record of an op without the tokens and ends that come later than ``given_up_ns``.
 
-    ``cut(request)`` tells what was done of a task that was taken back (see ``PoolTasks.cut``).
+    ``cut(request)`` tells what was done of a task that was taken back (see ``PoolTasks.cut``). A task that has an end
+    and no such cut went on to its end all the same: its last step, its pass or its gang was planned already.
     """
     requests = np.array(list(given_up_ns), dtype=np.int64)
     until = np.array(list(given_up_ns.values()), dtype=np.int64)
@@ -34,7 +39,8 @@ def until_given_up(
         done = cut(request)
         if done is None:  # it went on to its end, or nobody can tell
             over[request] = max(int(record.finish_ns[request]), int(given_up_ns[request]))
-            prompt[request] = answer[request] = 0
+            to_its_end = record.finish_ns[request] >= 0
+            prompt[request], answer[request] = _whole(op, request) if to_its_end else (0, 0)
         else:
             prompt[request], answer[request], over[request] = done
     return replace(
@@ -47,3 +53,9 @@ def until_given_up(
         cut_prompt=prompt,
         cut_answer=answer,
     )
+
+
+def _whole(op: Op, request: int) -> tuple[int, int]:
+    """Return the tokens of prompt and answer of a whole task; none where no LLM client serves it."""
+    prompt = 0 if op.llm is None else int(op.llm.prompt[request])
+    return prompt, 0 if op.generate is None else int(op.generate.output[request])

@@ -215,7 +215,7 @@ def _record_op(ran: Ran, number: int, op: Op) -> OpRecord:
     given_up = ran.coordinator.given_up_ns
     if not given_up:
         return record
-    return until_given_up(record, given_up, lambda request: tasks.cut(first + request))
+    return until_given_up(op, record, given_up, lambda request: tasks.cut(first + request))
 
 
 def finish_ns(

@@ -253,6 +253,8 @@ class LLMClient(StepLoop):
         """Return how far a task was that the client had in hand as it stopped; see ``PoolClient``."""
         if self._last_decodes is None or self._speculation is not None:
             return super().progress(task)
+        if task in self._gang and self.batch.seat_of(task):
+            return self._last_decodes.progress_in_gang(self.tasks, self._gang, task)
         return self._last_decodes.progress(self.batch, task)
 
     def kv_tokens(self, task: int, now_ns: int) -> int:

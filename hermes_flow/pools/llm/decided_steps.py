@@ -49,6 +49,11 @@ class DecidedSequence:
         """Tokens of its prompt and of its answer so far."""
         return self.prompt + self.out
 
+    @property
+    def prompt_done(self) -> int:
+        """Tokens of its prompt that were computed: all, once it has a token, also where its KV is lost since."""
+        return self.prompt if self.out else min(self.computed, self.prompt)
+
 
 @dataclass(slots=True)
 class Prefill:

@@ -221,7 +221,7 @@ class DecidingClient(PoolClient):
             late = tasks.finish_ps[task] >= self._stopped_ps
             return Progress(tasks.prompt[task], tasks.generated[task] - 1, -1) if late else NOTHING
         late = bool(sequence.out) and sequence.delivered_ps >= self._stopped_ps
-        return Progress(min(sequence.computed, sequence.prompt), sequence.out - late, -1)
+        return Progress(sequence.prompt_done, sequence.out - late, -1)
 
     def leaves_ns(self, task: int, now_ns: int) -> int:
         """Return when the scheduler may have let a task go that was taken back: after its next plan."""
@@ -322,8 +322,9 @@ class DecidingClient(PoolClient):
         if self._scheduler.withdraw(sequence):
             sequence.finished = True
             if sequence.computed:  # it ran
-                computed = min(sequence.computed, sequence.prompt)
-                self._note_cut(task, computed, sequence.out, self.tail_ps)
+                self._note_cut(task, sequence.prompt_done, sequence.out, self.tail_ps)
+            elif sequence.out:  # it was thrown out
+                self._note_cut(task, sequence.prompt, sequence.out, sequence.delivered_ps)
             del self._sequences[task]
             self._leaving.discard(task)
         elif self._scheduler.cancels:
@@ -435,8 +436,7 @@ class DecidingClient(PoolClient):
         """Let a sequence be over, and free what it holds."""
         task = sequence.task
         if task in self._leaving:
-            computed = min(sequence.computed, sequence.prompt)
-            self._note_cut(task, computed, sequence.out, end_ps)
+            self._note_cut(task, sequence.prompt_done, sequence.out, end_ps)
         sequence.finished = True
         self.tasks.finish_ps[task] = end_ps
         self._free(sequence)

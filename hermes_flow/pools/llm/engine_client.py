@@ -206,12 +206,20 @@ class EngineClient(PoolClient):
                     break
             else:
                 if not over:
+                    self._note_preempted(task)
                     self._queue_of(task).withdraw(task)
                     self._batch_of(task).withdraw_waiting(task)
             if not over and self._load is not None:
                 self._load.withdraw(task, tasks.generated[task], end_ps)
         self._taken_out, self._withdrawn = self._withdrawn, []
         return unseated
+
+    def _note_preempted(self, task: int) -> None:
+        """Note what was done of a withdrawn task that waits: it was preempted after its last token, if it has any."""
+        tasks, answer = self.tasks, self.tasks.generated[task]
+        if answer and tasks.start_ps[task] >= 0:
+            last_ps = self._batch_of(task).last_token_ps(task)
+            tasks.cuts[task] = (tasks.prompt[task], answer, last_ps // PS_PER_NS)
 
     def _queue_of(self, task: int) -> WaitingQueue:
         """Return the queue in which a task waits, or would."""

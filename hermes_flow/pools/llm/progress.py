@@ -7,6 +7,7 @@ left when it fails; all that were planned before have.
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 
 from hermes_flow.pools.llm.batch import RunningBatch
 from hermes_flow.pools.llm.tasks import LLMTasks
@@ -60,6 +61,14 @@ class LastDecodes:
             return _before_resume(batch, tasks, task, answer - 1)
         entered = task in batch.entering or (bool(late) and batch.has_just_entered(task))
         return Progress(tasks.prompt[task], answer, joined if entered else max(joined, self.before_ps))
+
+    def progress_in_gang(self, tasks: LLMTasks, gang: Sequence[int], task: int) -> Progress:
+        """Return how far a task was in a gang that has not ended: its members decode in all steps of the gang."""
+        if tasks.first_ps[task] > self.at_ps:
+            return Progress(tasks.prompt[task], 0, -1)
+        steps = max([tasks.output[one] for one in gang]) - 1
+        answer = min(tasks.output[task], 1 + steps - len(self.late))
+        return Progress(tasks.prompt[task], answer, max(tasks.first_ps[task], self.before_ps))
 
     def written(self, batch: RunningBatch, task: int) -> int:
         """Return the tokens of a sequence with a seat that have left, by the steps in the log."""

@@ -45,6 +45,7 @@ class StepLoop(EngineClient):
         "_counts_single",
         "_decode_ps",
         "_first_ps",
+        "_gang",
         "_growth_ps",
         "_half_length",
         "_in_flight",
@@ -96,6 +97,7 @@ class StepLoop(EngineClient):
         self._speculation = None if spec.speculation is None else Speculation(spec.speculation)
         self._watched: WatchedTokens | None = None  # of tokens that somebody waits for
         self._in_flight: deque[tuple[int, list[int]]] = deque()  # ends that still hold seats and blocks
+        self._gang: list[int] = []  # the tasks of the last gang
         self.run_steps = 0
         self.run_start_ps = 0
         self._first_ps = 0  # of the first step of the run
@@ -253,7 +255,8 @@ class StepLoop(EngineClient):
         context = count * longest
         grown = steps * context + count * (steps * (steps - 1) // 2)
         end = first + steps * cost.decode_ps[count] + cost.context_ps * grown
-        for _, task in members:
+        self._gang = [task for _, task in members]
+        for task in self._gang:
             tasks.first_ps[task] = first
             tasks.finish_ps[task] = end
         self.twice_pairs += context * longest
@@ -262,7 +265,7 @@ class StepLoop(EngineClient):
             pace = (cost.decode_ps[count] + cost.context_ps * context, cost.context_ps * count)
             self._load.emit(start, first, count)
             self._load.begin_run(first, count, *pace)
-            self._load.gang([task for _, task in members], steps, end)
+            self._load.gang(self._gang, steps, end)
         if steps:
             self._log += pack_segment(first, end, steps, count, context, 0, 0)
         self.batch.note_peak()

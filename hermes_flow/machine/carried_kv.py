@@ -40,7 +40,7 @@ class CarriedKV:
     def leave(self, client: int, tasks: Sequence[tuple[int, int]], now_ns: int) -> None:
         """Send the KV of the answers that ``client`` writes to clients that the router chooses."""
         for op, request in tasks:
-            pool = self._coordinator.pools[self._coordinator.pool_of(op)]
+            pool = self._coordinator.pools[self._coordinator.placement.pool_of(op)]
             slot = pool.clients[client]
             assert isinstance(slot, ClientSlot)
             tokens = slot.client.kv_tokens(pool.offsets[op] + request, now_ns)
@@ -48,7 +48,7 @@ class CarriedKV:
                 self._send_away(op, request, client, tokens, now_ns)
 
     def _send_away(self, op: int, request: int, client: int, tokens: int, now_ns: int) -> None:
-        number = self._coordinator.pool_of(op)
+        number = self._coordinator.placement.pool_of(op)
         pool = self._coordinator.pools[number]
         target = pool.choose(pool.offsets[op] + request, now_ns)
         slot = pool.clients[target]
@@ -73,7 +73,7 @@ class CarriedKV:
         if found is None:
             return None
         target, life, tokens = found
-        pool = self._coordinator.pools[self._coordinator.pool_of(op)]
+        pool = self._coordinator.pools[self._coordinator.placement.pool_of(op)]
         slot = pool.clients[target]
         assert isinstance(slot, ClientSlot)
         return (target, tokens) if pool.still_up(target) >= 0 and len(slot.stopped) == life else None

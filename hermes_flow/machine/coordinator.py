@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from hermes_flow.machine.engine import Engine
+from hermes_flow.machine.failed_requests import FailedRequests
 from hermes_flow.machine.held_contexts import HeldContexts
 from hermes_flow.machine.hops import Hop
-from hermes_flow.machine.pool_clients import ContextHolder, HoldingClient, PoolClients
+from hermes_flow.machine.placement import Placement
+from hermes_flow.machine.pool_clients import PoolClients
 from hermes_flow.machine.transfers import Transfers
 from hermes_flow.pools.client import Granted
 from hermes_flow.program.columns import column
 from hermes_flow.program.ops import Op
 from hermes_flow.program.program import Program
-from hermes_flow.recording.recording import ENDED, FAILED
 
 if TYPE_CHECKING:
     from hermes_flow.machine.early_starts import EarlyStarts
@@ -26,10 +27,8 @@ class Coordinator:
 
     A task is numbered op offset + request within its pool. ``ready_ns`` and ``client`` have a row per op and
     an entry per request, -1 where the request does not take the op. ``on_finish(request, now_ns)``, where set,
-    is called as each request ends; every pool must then notify. ``on_fail(request, now_ns)`` is called as a request
-    fails, and returns those that fail with it; ``failures`` has the reasons by request, ``statuses`` how it ended
-    where it has not simply failed, ``given_up_ns`` when all of its tasks were taken back. ``transfers`` moves what an
-    op needs to its client.
+    is called as each request ends; every pool must then notify. ``placement`` chooses the client of an op,
+    ``transfers`` moves what an op needs to its client, and ``failures`` has the requests that go no further.
     """
 
     def __init__(self, program: Program, engine: Engine, left_out: frozenset[int] = frozenset()) -> None:
@@ -42,25 +41,11 @@ class Coordinator:
         for index, op in enumerate(program.ops):
             for before in op.after if index not in left_out else ():
                 self._successors[before].append(index)
-        self._with_op = [op.with_op for op in program.ops]
-        self._joining: list[list[int]] = [[] for _ in program.ops]  # who joins a queue as an op begins
-        for index, op in enumerate(program.ops):
-            if op.context is not None and op.context.joins_early:
-                self._joining[op.context.source].append(index)
-        # The prefills on the clients that an op's stores stand next to: they decide which store is asked.
-        self._beside: list[list[int]] = [[] for _ in program.ops]
-        for index, op in enumerate(program.ops):
-            if op.context is not None:
-                beside = program.pools[program.ops[op.context.source].pool].beside
-                if beside == op.pool:
-                    self._beside[op.context.source].append(index)
-        self._held = HeldContexts(program)
         self._entries = [index for index, op in enumerate(program.ops) if not op.after]
         self.load_choices = _load_choices(program, engine)
         self._taken = [self._takers(op) for op in program.ops]
         self._missing = [[len(op.after)] * count if len(op.after) > 1 else None for op in program.ops]
-        self._early_starts = _early_starts(program.ops)
-        starts = self._early_starts
+        self._early_starts = starts = _early_starts(program.ops)
         self._watched = [False] * len(program.ops) if starts is None else starts.watched
         self._last = [
             not after or watched for after, watched in zip(self._successors, self._watched, strict=True)
@@ -68,18 +53,16 @@ class Coordinator:
         sinks = sum(self._last)
         self._sinks_left = [sinks] * count
         self.pools: list[PoolClients] = []
+        self.placement = Placement(program, engine, self._taken)
+        self.client = self.placement.client
+        self._held = HeldContexts(program, engine, self.placement, self._taken)
         self.on_finish: Callable[[int, int], None] | None = None
-        self.on_fail: Callable[[int, int], list[int]] = lambda request, now_ns: []
-        self.failures: dict[int, str] = {}
-        self.statuses: dict[int, int] = {}
-        self.given_up_ns: dict[int, int] = {}
         self.going_on: set[tuple[int, int]] = set()  # (op, request) that go on, and need no more KV and data
         self.ready_ns = [column(count) for _ in program.ops]
-        self.client = [[-1] * count for _ in program.ops]
-        self.transfers = Transfers(
-            program, engine, self.client, self._taken, self._successors, submit=self._submit
-        )
-        self._kv_source, self._data = self.transfers.kv_source, self.transfers.data
+        self.transfers = Transfers(program, engine, self.placement, self._taken, self._successors)
+        self.failures = FailedRequests(count, self.placement, self.transfers)
+        self._failed = self.failures.reasons
+        self._kv_source, self._data = self.transfers.kv_source, self.transfers.data.edges
         # Whether prompts of an op wait until a decode client has memory for their KV.
         self._reserves = [self.transfers.reserves_ahead(op) for op in range(len(program.ops))]
         self._hops: list[Hop] = []
@@ -100,7 +83,7 @@ class Coordinator:
         context_bytes: Callable[[int, int], int],
     ) -> None:
         """Set the pools by number, and what ``Transfers.attach`` needs besides."""
-        self.pools = pools
+        self.pools = self.placement.pools = pools
         self.transfers.attach(pools, receive_kv, context_bytes, self._go_on)
 
     def compile(self) -> None:
@@ -115,7 +98,7 @@ class Coordinator:
                 plain=plain and not sends,
             )
             if plain and sends:
-                hop.data = self.transfers.known_data(hop)
+                hop.data = self.transfers.data.known_data(hop)
             self._hops.append(hop)
         for hop in self._hops:
             taken = self._taken[hop.op]
@@ -133,12 +116,8 @@ class Coordinator:
             self._kv_source[op] is None
             and not self._reserves[op]
             and self.pools[self._ops[op].pool].fleet is None
-            and not self._joining[op]
+            and self.placement.is_free(op)
             and not self._held.concerns(op)
-            and not self._beside[op]
-            and self._with_op[op] is None
-            and all(op not in joining for joining in self._joining)
-            and all(op not in beside for beside in self._beside)
             for op in range(len(self._ops))
         ]
 
@@ -207,71 +186,8 @@ class Coordinator:
 
         return finished
 
-    def failed(self, ops: list[int]) -> Callable[[int, int, str], None]:
-        """Return the callback ``(task, now_ns, reason)`` for a refused task of a pool that serves ``ops``."""
-        requests = self._requests
-
-        def refused(task: int, now_ns: int, reason: str) -> None:
-            self._fail(task % requests, now_ns, reason)
-
-        return refused
-
-    def _fail(self, request: int, now_ns: int, reason: str) -> None:
-        """A request goes no further: of its other tasks those that were routed end, and no more are begun."""
-        if request not in self.failures:
-            self._note_failure(request, reason, FAILED)
-            for op, clients in enumerate(self.client):
-                if clients[request] < 0:
-                    self.transfers.skipped(op, request, now_ns)
-            self._tell_failure(request, now_ns, FAILED)
-
-    def _note_failure(self, request: int, reason: str, status: int) -> None:
-        self.failures[request] = reason
-        if status != FAILED:
-            self.statuses[request] = status
-
-    def _tell_failure(self, request: int, now_ns: int, status: int) -> None:
-        """Let those fail that fail with a request."""
-        turn = "a rejected turn" if status == FAILED else f"a turn that {ENDED[status]}"
-        for later in self.on_fail(request, now_ns):
-            self.failures[later] = f"after {turn} of the same session"
-
-    def give_up(self, request: int, now_ns: int, reason: str, status: int = FAILED) -> None:
-        """Let a request go no further, and take all of its tasks back from their clients, whatever they do.
-
-        Transfers under way go on to their ends, and what they bring is dropped. Nothing happens if the request has
-        failed before; the caller knows that it has not completed (``on_finish``), and every pool must notify.
-        ``status`` is that of recording/recording.py.
-        """
-        if request in self.failures:
-            return
-        self.given_up_ns[request] = now_ns
-        for pool in self.pools:
-            if pool.fleet is not None:
-                pool.fleet.drop_held(request)
-        self.transfers.drop(request)
-        self._note_failure(request, reason, status)
-        for op, chosen in enumerate([clients[request] for clients in self.client]):
-            self.transfers.release_sender(op, request, now_ns)
-            if chosen >= 0:
-                self.take_back(op, request, now_ns)
-                self.transfers.forget_kv(op, request, now_ns)
-        self._tell_failure(request, now_ns, status)
-
-    def recall(self, request: int, now_ns: int) -> None:
-        """Take all tasks of a request back from their clients; it may begin anew (``forget``), and has not failed."""
-        for pool in self.pools:
-            if pool.fleet is not None:
-                pool.fleet.drop_held(request)
-        for op, chosen in enumerate([clients[request] for clients in self.client]):
-            self.transfers.release_sender(op, request, now_ns)
-            if chosen >= 0:
-                self.take_back(op, request, now_ns)
-                self.transfers.forget_kv(op, request, now_ns)
-            self.transfers.again(op, request)
-
     def forget(self, request: int) -> None:
-        """Forget where a request was that was taken back (``recall``); it may arrive again."""
+        """Forget where a request was that was taken back (``FailedRequests.recall``); it may arrive again."""
         for op, missing in enumerate(self._missing):
             self.client[op][request] = self.ready_ns[op][request] = -1
             self.going_on.discard((op, request))
@@ -283,13 +199,7 @@ class Coordinator:
 
     def watched_tokens(self, ops: list[int]) -> dict[int, list[int]]:
         """Return, by task, the tokens of ``ops`` at which other ops begin, the first token last."""
-        starts = self._early_starts
-        return {
-            place * self._requests + request: tokens
-            for place, op in enumerate(ops)
-            if starts is not None and starts.watched[op]
-            for request, tokens in starts.tokens(op).items()
-        }
+        return {} if self._early_starts is None else self._early_starts.by_task(ops, self._requests)
 
     def written(self, ops: list[int]) -> Callable[[int, int, int], None]:
         """Return the callback ``(task, token, now_ns)`` for generated tokens at which other ops begin."""
@@ -304,7 +214,7 @@ class Coordinator:
 
     def _begin(self, hop: Hop, request: int, now_ns: int) -> None:
         """Start an op that all before are done of: the same as ``_ready``, without what a plain op never needs."""
-        if self.failures or not (hop.plain or hop.data):
+        if self._failed or not (hop.plain or hop.data):
             self._ready(hop.op, request, now_ns)
             return
         hop.ready_ns[request] = now_ns
@@ -312,11 +222,11 @@ class Coordinator:
         hop.client[request] = chosen = 0 if hop.choose is None else hop.choose(task, now_ns)
         if hop.data:
             came_ns = (
-                self.transfers.pass_known(hop, request, now_ns) if self._engine.quiet_ns > now_ns else -1
+                self.transfers.data.pass_known(hop, request, now_ns) if self._engine.quiet_ns > now_ns else -1
             )
             if came_ns >= 0:
                 now_ns = came_ns  # nobody asks for the task before then
-            elif self.transfers.fetch_known(hop, request, now_ns):
+            elif self.transfers.data.fetch_known(hop, request, now_ns):
                 hop.await_data[chosen](task)
                 return
         at_ns = hop.submit[chosen](task, now_ns)
@@ -330,7 +240,7 @@ class Coordinator:
 
     def resume(self, op: int, request: int, now_ns: int) -> None:
         """Start an op that is ready, and that waited for a client."""
-        if request not in self.failures:
+        if request not in self._failed:
             self._start(op, request, now_ns)
 
     @property
@@ -338,24 +248,11 @@ class Coordinator:
         """The number of requests."""
         return self._requests
 
-    def pool_of(self, op: int) -> int:
-        """Return the pool that serves an op."""
-        return self._ops[op].pool
-
     def restart(self, op: int, request: int, now_ns: int) -> None:
         """Start an op anew whose task was lost, or let it wait for a client."""
         fleet = self.pools[self._ops[op].pool].fleet
         if fleet is None or fleet.readmits(op, request, now_ns):
             self.resume(op, request, now_ns)
-
-    def take_back(self, op: int, request: int, now_ns: int) -> None:
-        """Take a task back from the client that it was routed to."""
-        pool, chosen = self.pools[self._ops[op].pool], self.client[op][request]
-        if pool.fleet is not None and not pool.fleet.forget(chosen, op, request, now_ns):
-            return  # it was over there
-        at_ns = pool.clients[chosen].withdraw(pool.offsets[op] + request, now_ns)
-        if pool.notify:
-            self._engine.wake(pool.ranks[chosen], at_ns)
 
     def noting_ends(self, ops: list[int], done: Callable[[int, int], None]) -> Callable[[int, int], None]:
         """Return ``done`` for a pool that serves ``ops`` and whose clients come and go: its fleet is told first."""
@@ -380,7 +277,7 @@ class Coordinator:
 
     def _ready(self, op: int, request: int, now_ns: int) -> None:
         """Start an op that all before are done of, unless it waits for a client of a fleet."""
-        if self.failures and request in self.failures and self.client[op][request] < 0:
+        if self._failed and request in self._failed and self.client[op][request] < 0:
             return
         self.ready_ns[op][request] = now_ns
         fleet = self.pools[self._ops[op].pool].fleet
@@ -395,38 +292,22 @@ class Coordinator:
         if source is not None and not goes_on:
             self.transfers.send_kv(source, op, request, now_ns)
             return
-        if self._held.prefills and self._ask_for_blocks(op, request, now_ns):
+        if self._held.prefills and self._held.ask(op, request, now_ns):
             return
         chosen = self.client[op][request]
         if chosen < 0:  # else: it has joined a queue before it was ready
-            chosen = self._place(op, request, now_ns)
+            chosen = self.placement.place(op, request, now_ns)
             if self._reserves[op] and self.transfers.reserve_ahead(op, request, now_ns):
-                cast(HoldingClient, pool.clients[chosen]).hold(pool.offsets[op] + request, now_ns)
+                self.placement.hold(op, request, now_ns)
                 return
-            if self._data[op] and not goes_on and self.transfers.fetch(op, request, now_ns):
+            if self._data[op] and not goes_on and self.transfers.data.fetch(op, request, now_ns):
                 pool.clients[chosen].await_data(pool.offsets[op] + request)
                 return
-        elif self._data[op] and not goes_on and self.transfers.fetch(op, request, now_ns):
+        elif self._data[op] and not goes_on and self.transfers.data.fetch(op, request, now_ns):
             return
-        joining = self._joining[op]
-        if joining:
-            self._join(joining, request, now_ns)
-        self._submit(pool, chosen, pool.offsets[op] + request, now_ns)
-
-    def _ask_for_blocks(self, op: int, request: int, now_ns: int) -> bool:
-        """Let prompts ask for blocks before ``op`` reads their contexts; return whether it waits for any."""
-        asked = 0
-        for prefill in self._held.readers(op, request):
-            taken = self._taken[prefill]
-            if self.client[prefill][request] < 0 and (taken is None or taken[request]):
-                pool = self.pools[self._ops[prefill].pool]
-                chosen = self._place(prefill, request, now_ns)
-                client = cast(ContextHolder, pool.clients[chosen])
-                at_ns = client.ask_for_context(pool.offsets[prefill] + request, now_ns)
-                self._engine.wake(pool.ranks[chosen], at_ns)
-                asked += 1
-        self._held.asked(op, request, asked)
-        return asked > 0
+        if self.placement.joining[op]:
+            self.placement.join(op, request, now_ns)
+        self.placement.submit_to(pool, chosen, pool.offsets[op] + request, now_ns)
 
     def granted(self, ops: list[int]) -> Granted:
         """Return the callback for a task that has blocks, for clients of a pool that serves ``ops``."""
@@ -437,80 +318,17 @@ class Coordinator:
         def has_blocks(task: int, present: int, brings: int | None, now_ns: int) -> None:
             place, request = divmod(task, requests)
             retrieval = self._held.granted(ops[place], request)
-            if retrieval is not None and request not in self.failures:
+            if retrieval is not None and request not in self._failed:
                 self._start(retrieval, request, now_ns)
 
         return has_blocks
 
     def _go_on(self, op: int, request: int, now_ns: int) -> None:
         """Go on with a prompt that waited for memory on a decode client."""
-        if request in self.failures:
+        if request in self._failed:
             return
-        if not (self._data[op] and self.transfers.fetch(op, request, now_ns)):
-            pool = self.pools[self._ops[op].pool]
-            self._submit(pool, self.client[op][request], pool.offsets[op] + request, now_ns)
-
-    def _submit(self, pool: PoolClients, chosen: int, task: int, now_ns: int) -> None:
-        at_ns = pool.clients[chosen].submit(task, now_ns)
-        if pool.notify:
-            self._engine.wake(pool.ranks[chosen], at_ns)
-
-    def _place(self, op: int, request: int, now_ns: int) -> int:
-        """Choose the client that serves an op."""
-        pool, with_op = self.pools[self._ops[op].pool], self._with_op[op]
-        chosen = -1 if with_op is None else pool.still_up(self.client[with_op][request])
-        if self._beside[op]:
-            chosen = self._place_beside(op, request, now_ns)
-        if chosen < 0:
-            chosen = pool.choose(pool.offsets[op] + request, now_ns)
-        else:
-            pool.on_placed(now_ns)
-        self.client[op][request] = chosen
-        if pool.fleet is not None:
-            pool.fleet.take(chosen, op, request)
-        return chosen
-
-    def place_on(self, chosen: int, op: int, request: int, now_ns: int) -> None:
-        """Let a given client of a fleet serve an op that is started next."""
-        pool = self.pools[self._ops[op].pool]
-        pool.on_placed(now_ns)
-        self.client[op][request] = chosen
-        assert pool.fleet is not None
-        pool.fleet.take(chosen, op, request)
-
-    def submit_on(self, chosen: int, op: int, request: int, now_ns: int) -> None:
-        """Submit a task to the client on which it was placed (``place_on``), as what it waited for is there."""
-        pool = self.pools[self._ops[op].pool]
-        self._submit(pool, chosen, pool.offsets[op] + request, now_ns)
-
-    def _place_beside(self, op: int, request: int, now_ns: int) -> int:
-        """Choose the client that goes on from what a store finds, and so the store next to it; −1 for any store."""
-        for prefill in self._beside[op]:
-            taken = self._taken[prefill]
-            if taken is None or taken[request]:
-                chosen = self.client[prefill][request]
-                if chosen >= 0:  # it has blocks there for what is read
-                    return chosen
-                chosen = self._place(prefill, request, now_ns)
-                if prefill not in self._joining[op]:  # else it takes its place in the queue
-                    pool = self.pools[self._ops[prefill].pool]
-                    pool.clients[chosen].await_data(pool.offsets[prefill] + request)
-                return chosen
-        return -1
-
-    def _join(self, joining: list[int], request: int, now_ns: int) -> None:
-        """Let a prompt take its place in a queue while its context is looked up."""
-        for op in joining:
-            taken = self._taken[op]
-            if taken is None or taken[request]:
-                pool = self.pools[self._ops[op].pool]
-                if pool.fleet is not None and not pool.fleet.is_open(request):
-                    continue  # it takes its place when it is ready and a client is up
-                chosen = self.client[op][request]
-                if chosen < 0:  # else: its store was chosen with it
-                    chosen = self._place(op, request, now_ns)
-                client = cast(HoldingClient, pool.clients[chosen])
-                client.hold(pool.offsets[op] + request, now_ns)
+        if not (self._data[op] and self.transfers.data.fetch(op, request, now_ns)):
+            self.placement.submit(op, request, now_ns)
 
     def _finished(self, op: int, request: int, now_ns: int) -> None:
         successors = self._successors[op]
@@ -561,7 +379,7 @@ class Coordinator:
         """One of a request's last ops is done."""
         if self.on_finish is not None:
             self._sinks_left[request] -= 1
-            if not self._sinks_left[request] and request not in self.failures:
+            if not self._sinks_left[request] and request not in self._failed:
                 self.on_finish(request, now_ns)
 
 

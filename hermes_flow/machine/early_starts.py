@@ -30,7 +30,16 @@ class EarlyStarts:
         self._at = {reader: _column(ops[reader].at_token, 0) for reader in readers}
         self._taken = {reader: _column(ops[reader].taken, len(self._at[reader])) for reader in readers}
 
-    def tokens(self, op: int) -> dict[int, list[int]]:
+    def by_task(self, ops: Sequence[int], requests: int) -> dict[int, list[int]]:
+        """Return, by the task of a pool that serves ``ops``, the tokens at which others begin, the first one last."""
+        return {
+            place * requests + request: tokens
+            for place, op in enumerate(ops)
+            if self.watched[op]
+            for request, tokens in self._tokens(op).items()
+        }
+
+    def _tokens(self, op: int) -> dict[int, list[int]]:
         """Return, by request, the tokens of a watched op at which others begin, the first token last."""
         output = self._output(op).tolist()
         taken = _column(self._ops[op].taken, len(output))

@@ -103,7 +103,7 @@ class ElasticPools:
         for site, begin in begins.items():
             router = ElasticRouter(begin, up[site])
             fleet = parts[site] = RouterFleet(router, len(where), requests, self._coordinator.resume)
-            fleet.give_up = lambda request, now_ns: self._coordinator.give_up(
+            fleet.give_up = lambda request, now_ns: self._coordinator.failures.give_up(
                 request, now_ns, f"no client of pool {name} is left"
             )
             self._tasks[index, site] = fleet
@@ -257,7 +257,7 @@ class ElasticPools:
         coordinator, sites = self._coordinator, self._program.sites
         names: Sequence[int] = (-1,) if sites is None else range(-1, len(sites.names))
         attainments = {site: Attainment(self._program, coordinator, tasks, arrival_ns) for site in names}
-        fail = coordinator.on_fail
+        fail = coordinator.failures.on_fail
 
         def on_finish(request: int, now_ns: int) -> None:
             if finished is not None:
@@ -275,7 +275,7 @@ class ElasticPools:
                 attainments[place].failed(now_ns)
             return later
 
-        coordinator.on_finish, coordinator.on_fail = on_finish, on_fail
+        coordinator.on_finish, coordinator.failures.on_fail = on_finish, on_fail
         return attainments
 
 

@@ -64,12 +64,17 @@ class Front:
             self.arrive = self.sites.arrive
         if requests.timeout_ns is not None:
             self.patience = Patience(
-                requests.timeout_ns, coordinator.give_up, program.retries, tries, program.seed, self.sites
+                requests.timeout_ns,
+                coordinator.failures.give_up,
+                program.retries,
+                tries,
+                program.seed,
+                self.sites,
             )
             self.patience.left = self._gave_up_for_now
             self.patience.gave_up = self._gave_up
             self.arrive = self.patience.arriving(self.arrive)
-        coordinator.on_finish, coordinator.on_fail = self._finished, self._failed
+        coordinator.on_finish, coordinator.failures.on_fail = self._finished, self._failed
 
     def follow(self, source: Source) -> None:
         """Tell a source of the ends of requests."""
@@ -151,7 +156,7 @@ def _gateways(
             len(requests),
             program.seed,
             coordinator.arrive,
-            coordinator.give_up,
+            coordinator.failures.give_up,
         )
         for _ in range(count)
     ]

@@ -1,20 +1,39 @@
-"""Notes which retrievals wait until prompts have blocks for the contexts that are read for them."""
+"""Lets retrievals wait until prompts have blocks for the contexts that are read for them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, cast
 
+from hermes_flow.machine.engine import Engine
+from hermes_flow.machine.placement import Placement
+from hermes_flow.machine.pool_clients import ContextHolder
 from hermes_flow.program.kv_store import KVLookup
 from hermes_flow.program.pools import LLMClientSpec
 from hermes_flow.program.program import Program
 
+if TYPE_CHECKING:
+    from hermes_flow.machine.route_choice import TakenByLoad
+
 
 class HeldContexts:
-    """By retrieval, the ``prefills`` on clients that hold blocks for contexts, and the grants that are missing."""
+    """By retrieval, the ``prefills`` on clients that hold blocks for contexts, and the grants that are missing.
 
-    __slots__ = ("_missing", "_source", "_tokens", "prefills")
+    ``taken`` tells by op which requests take it, None for all.
+    """
 
-    def __init__(self, program: Program) -> None:
+    __slots__ = ("_engine", "_missing", "_placement", "_source", "_taken", "_tokens", "prefills")
+
+    def __init__(
+        self,
+        program: Program,
+        engine: Engine,
+        placement: Placement,
+        taken: Sequence[list[bool] | TakenByLoad | None],
+    ) -> None:
+        self._engine = engine
+        self._placement = placement
+        self._taken = taken
         self.prefills: dict[int, list[int]] = {}
         self._source: dict[int, int] = {}
         self._tokens: dict[int, list[int]] = {}  # retrieval → by request, the tokens that it looks up
@@ -34,14 +53,23 @@ class HeldContexts:
         """Return whether an op is such a retrieval or such a prefill."""
         return op in self.prefills or op in self._source
 
-    def readers(self, op: int, request: int) -> Sequence[int]:
-        """Return the prefills for which an op looks up a context of a request; none where that is empty."""
-        return self.prefills[op] if op in self.prefills and self._tokens[op][request] else ()
-
-    def asked(self, op: int, request: int, prompts: int) -> None:
-        """Note that so many prompts have asked for blocks, for which a retrieval waits."""
-        if prompts:
-            self._missing[op, request] = prompts
+    def ask(self, op: int, request: int, now_ns: int) -> bool:
+        """Let prompts ask for blocks before a retrieval reads their contexts; return whether it waits for any."""
+        if op not in self.prefills or not self._tokens[op][request]:
+            return False  # there is nothing to read
+        placement, asked = self._placement, 0
+        for prefill in self.prefills[op]:
+            taken = self._taken[prefill]
+            if placement.client[prefill][request] < 0 and (taken is None or taken[request]):
+                pool = placement.pools[placement.pool_of(prefill)]
+                chosen = placement.place(prefill, request, now_ns)
+                client = cast(ContextHolder, pool.clients[chosen])
+                at_ns = client.ask_for_context(pool.offsets[prefill] + request, now_ns)
+                self._engine.wake(pool.ranks[chosen], at_ns)
+                asked += 1
+        if asked:
+            self._missing[op, request] = asked
+        return asked > 0
 
     def granted(self, prefill: int, request: int) -> int | None:
         """Note that a prompt has its blocks; return the retrieval if no other prompt of it waits."""

@@ -81,7 +81,7 @@ class HostAhead:
         """Write down when the host did what; return False, and write nothing, if a core was not always free."""
         if self.pool < 0:
             return True
-        if coordinator.failures:
+        if coordinator.failures.reasons:
             return False
         served = [*self._first_tasks(), *self._last_tasks(coordinator, tasks, offsets)]
         if not self._fits(served):

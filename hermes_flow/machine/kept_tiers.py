@@ -35,7 +35,7 @@ class KeptTiers:
         Return whether its client had kept any; else nothing happens.
         """
         coordinator = self._coordinator
-        number = coordinator.pool_of(op)
+        number = coordinator.placement.pool_of(op)
         pool = coordinator.pools[number]
         if not self._pools[number] or pool.fleet is None or not pool.fleet.is_open(request):
             return False
@@ -45,7 +45,7 @@ class KeptTiers:
             return False
         size, ready_ns = kept
         target = pool.choose(task, now_ns)
-        coordinator.place_on(target, op, request, now_ns)
+        coordinator.placement.place_on(target, op, request, now_ns)
         slot = pool.clients[target]
         assert isinstance(slot, ClientSlot)
         mine = self._coming[op, request] = self._number = self._number + 1
@@ -54,7 +54,7 @@ class KeptTiers:
             if self._coming.get((op, request)) == mine:
                 del self._coming[op, request]
                 slot.client.take_kept(task, now_ns)
-                coordinator.submit_on(target, op, request, now_ns)
+                coordinator.placement.submit(op, request, now_ns)
 
         assert self.send is not None
         sender = pool.first_number + failed.index

@@ -50,9 +50,9 @@ class LostTasks:
 
     def give_up(self, op: int, request: int, now_ns: int, reason: str) -> None:
         """Let the request of a lost task fail."""
-        tasks, task = self._tasks[self._coordinator.pool_of(op)], self._task(op, request)
+        tasks, task = self._tasks[self._coordinator.placement.pool_of(op)], self._task(op, request)
         tasks.cut_short(task, self._progress(op, request), now_ns)
-        self._coordinator.give_up(request, now_ns, reason)
+        self._coordinator.failures.give_up(request, now_ns, reason)
 
     def retry(
         self, op: int, request: int, now_ns: int, most: int, going_on: dict[int, int] | None = None
@@ -62,7 +62,7 @@ class LostTasks:
         With ``going_on``, that of the slots of its pool, a task that has written tokens goes on from them.
         """
         coordinator = self._coordinator
-        if request in coordinator.failures:
+        if request in coordinator.failures.reasons:
             return True
         lost = self._lost[op, request] = self._lost.get((op, request), 0) + 1
         if lost > most:
@@ -75,7 +75,7 @@ class LostTasks:
         if going_on is not None:
             done = self._progress(op, request)
             if self._task(op, request) in going_on:  # it has not come to its client yet
-                tasks, task = self._tasks[coordinator.pool_of(op)], self._task(op, request)
+                tasks, task = self._tasks[coordinator.placement.pool_of(op)], self._task(op, request)
                 done = Progress(0, tasks.answered(task), going_on[task])
             on_its_way = source is not None and coordinator.transfers.delivered_ns[op][request] < 0
             if done.answer and not on_its_way:
@@ -104,7 +104,7 @@ class LostTasks:
         coordinator = self._coordinator
         for op in range(len(coordinator.client)):
             task = self._task(op, request)
-            for slot in coordinator.pools[coordinator.pool_of(op)].clients:
+            for slot in coordinator.pools[coordinator.placement.pool_of(op)].clients:
                 if isinstance(slot, ClientSlot):
                     slot.going_on.pop(task, None)
             if self.kept is not None:
@@ -133,7 +133,7 @@ class LostTasks:
     def _go_on(self, op: int, request: int, done: Progress, going_on: dict[int, int], now_ns: int) -> None:
         """Let a lost task go on from its answer so far on another client, which computes the KV of it anew."""
         coordinator = self._coordinator
-        tasks, task = self._tasks[coordinator.pool_of(op)], self._task(op, request)
+        tasks, task = self._tasks[coordinator.placement.pool_of(op)], self._task(op, request)
         self.migrated[request] = self.migrated.get(request, 0) + 1
         failed = self._failed(op, request)
         found = None if self.carried is None else self.carried.take(op, request)
@@ -146,13 +146,13 @@ class LostTasks:
         coordinator.client[op][request] = -1
         if found is not None:
             tasks.carry_over(task, found[1])
-            coordinator.place_on(found[0], op, request, now_ns)
+            coordinator.placement.place_on(found[0], op, request, now_ns)
         elif coordinator.transfers.kv_source[op] is None and self._brings(op, request, failed, now_ns):
             return
         coordinator.restart(op, request, now_ns)
 
     def _task(self, op: int, request: int) -> int:
-        return self._coordinator.pools[self._coordinator.pool_of(op)].offsets[op] + request
+        return self._coordinator.pools[self._coordinator.placement.pool_of(op)].offsets[op] + request
 
     def _progress(self, op: int, request: int) -> Progress:
         """Return how far a task was on the client that has failed with it; nothing where that client goes on."""
@@ -161,7 +161,7 @@ class LostTasks:
 
     def _failed(self, op: int, request: int) -> ClientSlot | None:
         """Return the place of a task's client that has failed; None where it goes on."""
-        pool = self._coordinator.pools[self._coordinator.pool_of(op)]
+        pool = self._coordinator.pools[self._coordinator.placement.pool_of(op)]
         chosen = self._coordinator.client[op][request]
         slot = pool.clients[chosen] if chosen >= 0 else None
         return slot if isinstance(slot, ClientSlot) and not slot.running else None
@@ -186,12 +186,12 @@ class LostTasks:
         """Take a task back from the client that waits for its KV, if one does, and forget what was done for it."""
         coordinator = self._coordinator
         if coordinator.client[op][request] >= 0:
-            tasks, task = self._tasks[coordinator.pool_of(op)], self._task(op, request)
+            tasks, task = self._tasks[coordinator.placement.pool_of(op)], self._task(op, request)
             self._note(request, *tasks.spent(task, self._progress(op, request), now_ns))
-            coordinator.take_back(op, request, now_ns)
+            coordinator.placement.take_back(op, request, now_ns)
         coordinator.transfers.release_sender(op, request, now_ns)
         coordinator.transfers.forget_kv(op, request, now_ns)
-        pool = coordinator.pool_of(op)
+        pool = coordinator.placement.pool_of(op)
         fleet = coordinator.pools[pool].fleet
         if fleet is not None:
             fleet.drop_held(request, op)  # it waits until its KV is there anew

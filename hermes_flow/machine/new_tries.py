@@ -44,7 +44,7 @@ class NewTries:
         self._since_ns.setdefault(request, now_ns)
         if self._lost is not None:
             self._lost.forget(request)
-        self._coordinator.recall(request, now_ns)
+        self._coordinator.failures.recall(request, now_ns)
 
     def was_taken_back(self, request: int) -> bool:
         """Return whether a request was taken back and has not begun anew."""
@@ -52,7 +52,7 @@ class NewTries:
 
     def has_failed(self, request: int) -> bool:
         """Return whether a request has ended without an answer."""
-        return request in self._coordinator.failures
+        return request in self._coordinator.failures.reasons
 
     def free_ns(self, request: int, now_ns: int) -> int:
         """Return when no client may have work left of a request that was taken back; ``now_ns`` if none has."""
@@ -61,7 +61,7 @@ class NewTries:
             chosen = clients[request]
             if chosen < 0:
                 continue
-            pool = self._coordinator.pools[self._coordinator.pool_of(op)]
+            pool = self._coordinator.pools[self._coordinator.placement.pool_of(op)]
             left_ns = pool.clients[chosen].leaves_ns(pool.offsets[op] + request, now_ns)
             at = max(at, left_ns)
         return at
@@ -72,7 +72,7 @@ class NewTries:
         since_ns = self._since_ns.pop(request)
         tokens = answers = spent_ns = 0
         for op, clients in enumerate(coordinator.client):
-            number = coordinator.pool_of(op)
+            number = coordinator.placement.pool_of(op)
             tasks, task = self._tasks[number], coordinator.pools[number].offsets[op] + request
             # A task that was lost with its client, and would have gone on, may have been on none.
             done = NOTHING if clients[request] >= 0 else Progress(0, tasks.answered(task), -1)

@@ -274,7 +274,7 @@ class OpenStages:
         came = move_known(machine.fabric, at_ns, [way.paths[one] for one in chosen], sizes)
         transfers = machine.coordinator.transfers
         fill(transfers.delivered_ns[number], 0, _by_request(count, order, came))
-        fill(transfers.moved_bytes[number], 0, _by_request(count, order, sizes, without=0))
+        fill(transfers.data.moved_bytes[number], 0, _by_request(count, order, sizes, without=0))
         places = sorted(range(len(came)), key=came.__getitem__)
         return Leaving(
             [came[place] for place in places],

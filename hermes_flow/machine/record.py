@@ -108,20 +108,20 @@ def gather_requests(ran: Ran) -> Recording:
         record = own.record if kv is None else _with_transfer(ran, own.number, own.record, kv, ops)
         ops.append(_with_data(ran, own.number, record) if own.op.data else record)
     status = np.zeros(len(program.requests), dtype=np.int8)
-    failures = ran.coordinator.failures | program.rejected
+    failures = ran.coordinator.failures.reasons | program.rejected
     status[list(failures)] = FAILED
-    for request, ended in ran.coordinator.statuses.items():
+    for request, ended in ran.coordinator.failures.statuses.items():
         status[request] = ended
     finish = finish_ns(program, tuple(ops), arrival, failures)
     travel = _travel(ran)
     if travel is not None:
         finish = np.where(finish >= 0, finish + travel.back_ns, finish)
     last = [finish, arrival]
-    if ran.coordinator.failures:  # what was served of these may have ended last
+    if ran.coordinator.failures.reasons:  # what was served of these may have ended last
         last += [record.finish_ns for record in ops]
         last += [record.cut_ns for record in ops if record.cut_ns is not None]
     # A fleet decides until the last request is over, also if that is given up.
-    ends = (0,) if ran.elastic is None else (0, *ran.coordinator.given_up_ns.values())
+    ends = (0,) if ran.elastic is None else (0, *ran.coordinator.failures.given_up_ns.values())
     return Recording(
         program=program,
         arrival_ns=arrival,
@@ -193,7 +193,7 @@ def _with_transfer(
 def _with_data(ran: Ran, number: int, record: OpRecord) -> OpRecord:
     """Add what earlier ops have left for it and came over the network."""
     delivered = np.array(ran.coordinator.transfers.delivered_ns[number], dtype=np.int64)
-    moved = np.array(ran.coordinator.transfers.moved_bytes[number], dtype=np.int64)
+    moved = np.array(ran.coordinator.transfers.data.moved_bytes[number], dtype=np.int64)
     came = (record.client >= 0) & (delivered >= 0)
     return replace(
         record,
@@ -212,7 +212,7 @@ def _record_op(ran: Ran, number: int, op: Op) -> OpRecord:
     reserved = ran.coordinator.transfers.reserved_ns(number)
     if reserved is not None:
         record = replace(record, reserved_ns=np.array(reserved, dtype=np.int64))
-    given_up = ran.coordinator.given_up_ns
+    given_up = ran.coordinator.failures.given_up_ns
     if not given_up:
         return record
     return until_given_up(op, record, given_up, lambda request: tasks.cut(first + request))

@@ -1,15 +1,20 @@
-"""Transfers between clients: the KV, contexts and data that an op needs move to the client that serves it."""
+"""Transfers between clients: the KV that an op needs moves to the client that serves it, and so does its data.
+
+How data and contexts move is in data_transfers.py.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from hermes_flow.machine.data_transfers import DataTransfers
 from hermes_flow.machine.engine import Engine
 from hermes_flow.machine.held_kv import HeldKV
-from hermes_flow.machine.hops import Hop
+from hermes_flow.machine.placement import Placement
 from hermes_flow.machine.pool_clients import PoolClients
 from hermes_flow.machine.shared_kv import SharedKV
+from hermes_flow.machine.shipments import DATA, FIRST_LAYERS, KV, Shipments
 from hermes_flow.network.fabric import Fabric
 from hermes_flow.network.topology import Path, Topology
 from hermes_flow.pools.client import Granted
@@ -21,7 +26,6 @@ from hermes_flow.program.program import Program
 if TYPE_CHECKING:
     from hermes_flow.machine.route_choice import TakenByLoad
 
-_KV, _FIRST_LAYERS, _DATA = range(3)  # what a transfer carries
 # How far the layers of a request's KV are that leave before its prefill is over. They wait for blocks first; where
 # the prefill is over before there are any, all layers leave together.
 _NOT_BEGUN, _ASKED, _ALL_ASKED, _UNDER_WAY, _PREFILL_OVER, _GONE = range(6)
@@ -30,10 +34,9 @@ _NOT_BEGUN, _ASKED, _ALL_ASKED, _UNDER_WAY, _PREFILL_OVER, _GONE = range(6)
 class Transfers:
     """Sends what ops need over the network, and submits a task when all of it has arrived.
 
-    ``client``, ``taken`` and ``successors`` are those of the coordinator: by op, the client of each request, the
-    requests that take it, and the ops after it. ``submit(pool, client, task, now_ns)`` is called when all has
-    arrived. ``delivered_ns`` is when the KV or data of ops that receive any arrived, and ``moved_bytes`` the bytes of
-    their data. ``granted_ns`` is when a client had blocks for the KV of an op: it sets out no earlier, and lies on
+    ``taken`` and ``successors`` are those of the coordinator: by op, the requests that take it, and the ops after
+    it. ``data`` moves all that is not KV. ``delivered_ns`` is when the KV or data of ops that receive any arrived.
+    ``granted_ns`` is when a client had blocks for the KV of an op: it sets out no earlier, and lies on
     its prefill client until it is gone. Where KV leaves layer by layer, its client is chosen and asked for blocks as
     soon as the first layer is computed. Then all layers but the last set out; the last follows when the prefill is
     over and those before it are gone.
@@ -43,45 +46,27 @@ class Transfers:
         self,
         program: Program,
         engine: Engine,
-        client: list[list[int]],
+        placement: Placement,
         taken: Sequence[list[bool] | TakenByLoad | None],
         successors: list[list[int]],
-        submit: Callable[[PoolClients, int, int, int], None],
     ) -> None:
-        count = len(program.requests)
         self._engine = engine
         self._ops = program.ops
-        self._requests = count
-        self._client = client
+        self._requests = count = len(program.requests)
+        self._placement = placement
+        self._client = placement.client
         self._taken = taken
         self._successors = successors
-        self._submit = submit
         self._with_op = [op.with_op for op in program.ops]
         self._pools: list[PoolClients] = []
-        self._topology: Topology | None = None
-        self._sent: Callable[[], None] = lambda: None
         self._receive_kv: Callable[[int, int], None] | None = None
-        self.fabric: Fabric | None = None
+        self._shipments = Shipments(len(program.ops), count)
         self.kv_source = [None if op.kv is None else op.kv.source for op in program.ops]
         self._kv_bytes = [[] if op.kv is None else op.kv.bytes.tolist() for op in program.ops]
         self._kv_early = [
             None if op.kv is None or op.kv.early_bytes is None else op.kv.early_bytes.tolist()
             for op in program.ops
         ]
-        self.data = [
-            [(edge.source, None if edge.bytes is None else edge.bytes.tolist()) for edge in op.data]
-            for op in program.ops
-        ]
-        self._data_hops: list[Hop | None] = [None for _ in program.ops]  # of ops that need known data alone
-        self._context_bytes: Callable[[int, int], int] = lambda op, request: 0
-        # Where a retrieval is one that knows them: the bytes of contexts by task, and its first task.
-        self.context_sizes: Callable[[int], tuple[list[int], int] | None] = lambda op: None
-        # By op · requests + request: transfers of its data under way, where they are several.
-        self._coming: dict[int, int] = {}
-        # By op · requests + request: how often what it needs was lost on the way; earlier transfers bring nothing.
-        self._attempts: dict[int, int] = {}
-        self._dropped: set[int] = set()  # requests of which nothing is awaited any more
-        self.moved_bytes = [column(count if op.data else 0, 0) for op in program.ops]
         self.shared_kv = SharedKV(program.ops)
         self._early_state = [[_NOT_BEGUN] * (count if early else 0) for early in self._kv_early]
         self.held_kv = HeldKV(program.ops, count)
@@ -90,6 +75,7 @@ class Transfers:
         self._begin_prompt: Callable[[int, int, int], None] = lambda op, request, now_ns: None
         self.granted_ns = [column(count if op.kv is not None else 0) for op in program.ops]
         self.delivered_ns = [column(count if op.kv is not None or op.data else 0) for op in program.ops]
+        self.data = DataTransfers(program, engine, self._client, self.delivered_ns, self._shipments)
 
     def attach(
         self,
@@ -107,93 +93,16 @@ class Transfers:
             self._begin_prompt = begin_prompt
         self._pools = pools
         self._receive_kv = receive_kv
-        self._context_bytes = context_bytes
+        self.data.attach(pools, context_bytes)
 
     def connect(self, topology: Topology, fabric: Fabric, sent: Callable[[], None]) -> None:
         """Set the network, and what to call when something was sent."""
-        self._topology = topology
-        self.fabric = fabric
-        self._sent = sent
+        self._shipments.connect(topology, fabric, sent)
 
-    def fetch(self, op: int, request: int, now_ns: int) -> bool:
-        """Send what earlier ops have left for an op to its client; return whether it has to wait for any of it."""
-        assert self._topology is not None
-        here = self._pools[self._ops[op].pool].first_number + self._client[op][request]
-        coming = moved = 0
-        for source, sizes in self.data[op]:
-            sender = self._client[source][request]
-            size = (
-                0 if sender < 0 else self._context_bytes(source, request) if sizes is None else sizes[request]
-            )
-            if not size:
-                continue
-            path = self._topology.data_path(self._pools[self._ops[source].pool].first_number + sender, here)
-            if path is not None:
-                coming, moved = coming + 1, moved + size
-                self._send(path, size, op, request, now_ns, what=_DATA)
-        if coming:
-            if coming > 1:
-                self._coming[op * self._requests + request] = coming
-            self.moved_bytes[op][request] = moved
-        return coming > 0
-
-    def known_data(self, hop: Hop) -> list[tuple[list[int], int, list[int], int]]:
-        """Return ``Hop.data`` of an op; empty where the bytes of its data are in no list."""
-        known = []
-        for source, sizes in self.data[hop.op]:
-            column = self.context_sizes(source) if sizes is None else (sizes, 0)
-            if column is None:
-                return []
-            known.append((self._client[source], self._pools[self._ops[source].pool].first_number, *column))
-        self._data_hops[hop.op] = hop
-        return known
-
-    def fetch_known(self, hop: Hop, request: int, now_ns: int) -> bool:
-        """The same as ``fetch`` for data whose bytes are known, without what it need not look up."""
-        topology, fabric = self._topology, self.fabric
-        assert topology is not None
-        assert fabric is not None
-        here = hop.first_number + hop.client[request]
-        number = payload = hop.op * self._requests + request
-        if self._attempts:
-            payload += self._attempts.get(number, 0) * len(self._ops) * self._requests
-        coming = moved = 0
-        for senders, first_number, sizes, first in hop.data:
-            sender = senders[request]
-            if sender < 0:
-                continue
-            size = sizes[first + request]
-            if not size:
-                continue
-            path = topology.data_path(first_number + sender, here)
-            if path is not None:
-                coming, moved = coming + 1, moved + size
-                fabric.send(path, size, payload << 2 | _DATA, now_ns)
-        if not coming:
-            return False
-        self._sent()
-        if coming > 1:
-            self._coming[number] = coming
-        self.moved_bytes[hop.op][request] = moved
-        return True
-
-    def pass_known(self, hop: Hop, request: int, now_ns: int) -> int:
-        """The same as ``fetch_known`` for what arrives before anything else happens; return when, or −1."""
-        topology, fabric = self._topology, self.fabric
-        if len(hop.data) != 1 or topology is None or fabric is None:
-            return -1
-        senders, first_number, sizes, first = hop.data[0]
-        sender, size = senders[request], sizes[first + request]
-        if sender < 0 or not size:
-            return -1
-        path = topology.data_path(first_number + sender, hop.first_number + hop.client[request])
-        if path is None:
-            return -1
-        at_ns = fabric.pass_alone(path, size, now_ns, self._engine.quiet_ns)
-        if at_ns >= 0:
-            self.moved_bytes[hop.op][request] = size
-            self.delivered_ns[hop.op][request] = at_ns
-        return at_ns
+    @property
+    def fabric(self) -> Fabric | None:
+        """The network; None where nothing moves."""
+        return self._shipments.fabric
 
     def begun(self, ops: list[int]) -> Callable[[int, int], None]:
         """Return the callback ``(task, now_ns)`` for a prompt whose first layer is computed."""
@@ -237,7 +146,7 @@ class Transfers:
         """Move a request's KV, or what is left of it, from the client that has computed it."""
         if op in self._ahead:
             path = self._kv_path(source, op, request, self._client[op][request])
-            self._send(path, self._kv_bytes[op][request], op, request, now_ns)
+            self._shipments.send(path, self._kv_bytes[op][request], op, request, now_ns, KV)
             return
         early = self._kv_early[op]
         if early is None or self._early_state[op][request] == _NOT_BEGUN:
@@ -254,7 +163,7 @@ class Transfers:
                 self.shared_kv.moved(op, request, each)
                 for each in (self._kv_bytes[op][request], early[request])
             )
-            self._send(path, size - gone, op, request, now_ns)
+            self._shipments.send(path, size - gone, op, request, now_ns, KV)
 
     def granted(self, ops: list[int]) -> Granted:
         """Return the callback for a task of a pool that serves ``ops`` and has blocks for its KV, which sets out."""
@@ -277,10 +186,10 @@ class Transfers:
             if early is not None and state[request] == _ASKED:
                 state[request] = _UNDER_WAY
                 size = self.shared_kv.moved(op, request, early[request])
-                self._send(Path(path.links, 0), size, op, request, now_ns, what=_FIRST_LAYERS)
+                self._shipments.send(Path(path.links, 0), size, op, request, now_ns, FIRST_LAYERS)
                 return
             size = self.shared_kv.moved(op, request, self._kv_bytes[op][request])
-            self._send(path, size, op, request, now_ns)
+            self._shipments.send(path, size, op, request, now_ns, KV)
 
         return has_blocks
 
@@ -304,17 +213,10 @@ class Transfers:
 
     def _kv_path(self, source: int, op: int, request: int, receiver: int) -> Path:
         """Return the way from the client that computes a request's KV to one of the op's pool."""
-        assert self._topology is not None
+        topology = self._shipments.topology
+        assert topology is not None
         sender = self._pools[self._ops[source].pool].first_number + self._client[source][request]
-        return self._topology.path(sender, self._pools[self._ops[op].pool].first_number + receiver)
-
-    def _send(self, path: Path, size: int, op: int, request: int, now_ns: int, what: int = _KV) -> None:
-        assert self.fabric is not None
-        task = op * self._requests + request
-        if self._attempts:
-            task += self._attempts.get(task, 0) * len(self._ops) * self._requests
-        self.fabric.send(path, size, task << 2 | what, now_ns)
-        self._sent()
+        return topology.path(sender, self._pools[self._ops[op].pool].first_number + receiver)
 
     def transfer_times(self, ops: list[int], first: int) -> Callable[[int, int], int]:
         """Return the time that the KV of a task would take over idle links, for a pool that serves ``ops``.
@@ -328,16 +230,15 @@ class Transfers:
             if source is None:
                 return 0
             path = self._kv_path(source, ops[place], request, first + client)
-            assert self._topology is not None
-            return self._topology.alone_ns(path, self._kv_bytes[ops[place]][request])
+            assert self._shipments.topology is not None
+            return self._shipments.topology.alone_ns(path, self._kv_bytes[ops[place]][request])
 
         return transfer_ns
 
     def again(self, op: int, request: int) -> None:
         """Forget what an op of a request was sent: it was lost, and what is on its way brings nothing."""
-        task = op * self._requests + request
-        self._attempts[task] = self._attempts.get(task, 0) + 1
-        self._coming.pop(task, None)
+        self._shipments.again(op * self._requests + request)
+        self.data.forget(op, request)
         self.shared_kv.forget(op, request)
         if self._early_state[op]:
             self._early_state[op][request] = _NOT_BEGUN
@@ -345,8 +246,8 @@ class Transfers:
             self.granted_ns[op][request] = -1
         if self.delivered_ns[op]:
             self.delivered_ns[op][request] = -1
-        if self.moved_bytes[op]:
-            self.moved_bytes[op][request] = 0
+        if self.data.moved_bytes[op]:
+            self.data.moved_bytes[op][request] = 0
 
     def skipped(self, op: int, request: int, now_ns: int) -> None:
         """Note that an op will not be begun: nobody awaits its KV."""
@@ -376,35 +277,17 @@ class Transfers:
 
     def drop(self, request: int) -> None:
         """Forget a request: what is on its way goes on, and brings nothing."""
-        self._dropped.add(request)
+        self._shipments.drop(request)
         for op in range(len(self._ops)):
-            self._coming.pop(op * self._requests + request, None)
+            self.data.forget(op, request)
 
     def delivered(self, payload: int, now_ns: int) -> None:
         """Note that KV or data of an op has arrived, and submit the task; send what must follow."""
-        task, what = payload >> 2, payload & 3
-        if self._attempts:
-            attempt, task = divmod(task, len(self._ops) * self._requests)
-            if attempt != self._attempts.get(task, 0):
-                return
-        op, request = divmod(task, self._requests)
-        if self._dropped and request in self._dropped:
+        task, carried = self._shipments.opened(payload)
+        if task < 0 or (carried == DATA and not self.data.arrived(task, now_ns)):
             return
-        if what == _DATA:
-            coming = self._coming.get(task, 1) - 1
-            if coming:
-                self._coming[task] = coming
-                return
-            self._coming.pop(task, None)
-            hop = self._data_hops[op]
-            if hop is not None:
-                self.delivered_ns[op][request] = now_ns
-                chosen = hop.client[request]
-                at_ns = hop.submit[chosen](hop.first_task + request, now_ns)
-                if hop.notify:
-                    self._engine.wake(hop.ranks[chosen], at_ns)
-                return
-        elif what == _FIRST_LAYERS:
+        op, request = divmod(task, self._requests)
+        if carried == FIRST_LAYERS:
             over = self._early_state[op][request] == _PREFILL_OVER
             self._early_state[op][request] = _GONE
             if over:
@@ -424,16 +307,15 @@ class Transfers:
     def _arrived(self, op: int, request: int, now_ns: int) -> None:
         """All KV or data for an op of a request is there: submit the task, and those that waited for the same KV."""
         self.delivered_ns[op][request] = now_ns
+        if self.kv_source[op] is None:
+            self._placement.submit(op, request, now_ns)
+            return
         pool = self._pools[self._ops[op].pool]
         chosen = self._client[op][request]
-        task = pool.offsets[op] + request
-        if self.kv_source[op] is None:
-            self._submit(pool, chosen, task, now_ns)
-            return
         assert self._receive_kv is not None
         self._receive_kv(op, request)
         self.release_sender(op, request, now_ns)
-        self._engine.wake(pool.ranks[chosen], pool.clients[chosen].bring(task, now_ns))
+        self._engine.wake(pool.ranks[chosen], pool.clients[chosen].bring(pool.offsets[op] + request, now_ns))
         for follower in self.shared_kv.followers(op, request):
             self._arrived(follower, request, now_ns)
 

@@ -206,7 +206,7 @@ class Machine:
                 done=done if elastic is None else self.coordinator.noting_ends(own, done),
                 begun=self.coordinator.transfers.begun(own),
                 granted=self.coordinator.granted(own),
-                failed=self.coordinator.failed(own),
+                failed=self.coordinator.failures.refused(),
                 notify=pools[index].notify,
                 waited=waited_of[index],
             )
@@ -233,7 +233,7 @@ class Machine:
                 pools[index].on_placed = routers.scrapes[index].wake
         self.offsets = [pool.offsets for pool in pools]
         self.coordinator.attach(pools, self._receive_kv, self._context_bytes)
-        self.coordinator.transfers.context_sizes = self._context_sizes
+        self.coordinator.transfers.data.context_sizes = self._context_sizes
         for route, choice in zip(program.load_routes, self.coordinator.load_choices, strict=True):
             measure = "queued_tokens" if route.tokens else "outstanding"
             choice.attach([[getattr(one, measure) for one in routers.seen[pool]] for pool in route.pools])
@@ -296,7 +296,7 @@ class Machine:
             assert requests.previous is not None
             source = SessionArrivals(first_ns, requests.previous.tolist(), think_ns, skipped, arrive)
         if self.front is None:
-            self.coordinator.on_finish, self.coordinator.on_fail = source.finished, source.failed
+            self.coordinator.on_finish, self.coordinator.failures.on_fail = source.finished, source.failed
         else:
             self.front.follow(source)
         return source

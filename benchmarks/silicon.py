@@ -18,7 +18,7 @@ import numpy as np
 import hermes_flow as hf
 from benchmarks.silicon_checkpoints import CHECKPOINTS, Checkpoint, checkpoint
 from benchmarks.silicon_drafting import UNDRAFTED, may_draft
-from benchmarks.silicon_engines import with_scheduler
+from benchmarks.silicon_engines import with_flashinfer, with_scheduler
 from benchmarks.silicon_gpus import devices_of_a_node
 from benchmarks.silicon_layouts import INFERENCEMAX as INFERENCEMAX
 from benchmarks.silicon_layouts import layout, users
@@ -258,7 +258,8 @@ def _engine_as(told: Settings, pool: LLMPool, stated: float) -> Hardware:
     if told.captured is not None and engine.eager is not None:
         eager = replace(engine.eager, above_tokens=told.captured, above_per_sequence=told.captured)
         engine = replace(engine, eager=eager)
-    return replace(pool.hardware, engine=engine)
+    hardware = replace(pool.hardware, engine=engine)
+    return with_flashinfer(hardware) if told.flashinfer else hardware
 
 
 def _memory(told: Settings, pool: LLMPool) -> float:

@@ -40,7 +40,8 @@ class Settings:
     ``marlin``: VLLM_MXFP4_USE_MARLIN=1.
     ``sorts``: the sampler can sort the logits, as in vLLM up to 0.15, and reserves memory for it. ``greedy``: no
     request samples. ``random_prompts``: they are entries of the vocabulary and no text. ``read_anew``: the tokens
-    that the server makes of a token of the client. Each user asks ``requests_per_user`` times.
+    that the server makes of a token of the client. ``flashinfer``: products in fp8 are FlashInfer's, not DeepGEMM's.
+    Each user asks ``requests_per_user`` times.
     """
 
     batching: str
@@ -58,6 +59,7 @@ class Settings:
     greedy: bool = False
     random_prompts: bool = False
     read_anew: float = 1.0
+    flashinfer: bool = False
     requests_per_user: int = 10
 
 
@@ -148,9 +150,11 @@ def _deepseek(row: dict[str, Any], users: int, default: Settings) -> Settings:
     if not on_b200:
         sequences = 512 if (row["isl"], row["osl"]) == (1024, 1024) else 256
         return replace(default, sequences=sequences, tokens=32768, memory=0.82)
+    # dsr1_fp8_b200.sh: SGLANG_ENABLE_JIT_DEEPGEMM=false and SGLANG_ENABLE_FLASHINFER_GEMM=true
+    default = replace(default, kv="fp8", flashinfer=True)
     if four:
-        return replace(default, sequences=32, kv="fp8", memory=0.95)
-    return replace(default, sequences=128, tokens=32768, kv="fp8", memory=0.82)
+        return replace(default, sequences=32, memory=0.95)
+    return replace(default, sequences=128, tokens=32768, memory=0.82)
 
 
 def _captures_prompts(row: dict[str, Any], users: int) -> bool:

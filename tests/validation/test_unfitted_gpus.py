@@ -90,6 +90,22 @@ def test_servers_with_another_tokenizer_than_the_client_read_longer_prompts() ->
         assert longest_of(as_meant) == (819, 1024, 1024)
 
 
+def test_deepseek_in_fp8_on_blackwell_has_the_products_that_its_script_chooses() -> None:
+    row = {**QWEN, "model_path": "deepseek-ai/DeepSeek-R1", "tp_size": 8, "moe_tp_size": 8}
+
+    def products(of: dict[str, Any]) -> Any:
+        engine = pool_of(of).hardware.engine
+        assert engine is not None
+        return None if engine.kernels is None else engine.kernels.gemm.get("fp8")
+
+    own = products(row)
+    # 2,048 rows of 24,576 × 7,168 took 1,633 µs, 8 rows 47 µs (sgl-project/sglang, pull request 13528)
+    assert 2e6 * 2048 * 24576 * 7168 / (own.compute * 4500e12) == pytest.approx(1633, rel=0.02)
+    assert 1e6 * 24576 * 7168 / (own.memory * 7700e9) + 15 == pytest.approx(47, rel=0.02)
+    for other in (QWEN, {**row, "precision": "fp4"}, {**row, "system": "h200_sxm"}):
+        assert products(other) is None
+
+
 def test_the_layout_of_a_run_on_gb200_is_that_of_its_image_and_its_devices() -> None:
     assert silicon_apart.covered([APART]) == [APART]
     assert silicon_apart.layout(APART).decode == Side(1, 1, 32, True)

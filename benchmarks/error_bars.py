@@ -5,10 +5,15 @@ the package reads, and prints how well its intervals cover the runs that they we
 same rule (``benchmarks.left_out_intervals``). This file says which rows are of a kind, what the predictions of a kind
 have not seen, and which groups of runs are within each other.
 
-A model or a GPU that was not measured has no errors of its own. Its groups are those of its engine and class: dense
-models and mixtures of experts, or light and heavy load where a prefix cache holds the prompts. Groups of one GPU are
-not better here: models differ more than GPUs do. Runs with prefill and decode apart are one kind, in groups of one
-engine on one GPU, and of one model in these.
+A model or a GPU that was not measured has no errors of its own. Its groups are those of its engine, and of its class
+in these: dense models and mixtures of experts, or light and heavy load where a prefix cache holds the prompts. Groups
+of one GPU are not better here: models differ more than GPUs do. Runs with prefill and decode apart are one kind, in
+groups of one engine on one GPU, and of one model in these.
+
+How a part of the benchmark runs was measured is not recorded, and they are simulated as if by InferenceMAX. Their
+errors are those of the simulator and of that guess, and they are kinds of their own (``unrecorded``). A prediction
+says how its requests arrive, so it is compared with recorded runs, unless its engine has only others of its class on
+its GPU.
 """
 
 from __future__ import annotations
@@ -42,7 +47,11 @@ UNSEEN = {  # by a prediction of the kind; else the run
     "maker": ("hardware",),
     "apart elsewhere": ("engine", "hardware"),
 }
-CLASSES = {"found": ("light", "busy"), "computed": ("dense", "mixture")}
+CLASSES = {  # by how prompts get their KV, and whether it is recorded how the runs were measured
+    "found": ("light", "busy"),
+    "computed": ("dense", "mixture"),
+    "unrecorded": ("dense", "mixture"),
+}
 ALL = "all"  # the class of a group that has only one
 
 
@@ -51,9 +60,10 @@ def main() -> None:
     rows = read()
     kinds = kinds_of(rows)
     FILE.write_text(text(rows, kinds), encoding="utf-8")
+    groups = table(rows, kinds)["groups"]
     before, mark, _ = PAGE.read_text(encoding="utf-8").partition(MARK)
-    PAGE.write_text(before + mark + calibration_table(kinds), encoding="utf-8")
-    print(f"{FILE}: {len(table(rows, kinds)['groups'])} groups of {len(rows)} rows")
+    PAGE.write_text(before + mark + calibration_text(kinds, groups), encoding="utf-8")
+    print(f"{FILE}: {len(groups)} groups of {len(rows)} rows")
     print(
         f"{'kind':<17} {'metric':<6} {'runs':>4} {'covered':>8} {'strictly':>9} {'half width':>11} "
         f"{'median error':>13} {'ratio':>6}"
@@ -66,8 +76,8 @@ def main() -> None:
         )
 
 
-def calibration_table(kinds: Kinds) -> str:
-    """Return the part of the page after its mark: a line for each kind and metric."""
+def calibration_text(kinds: Kinds, groups: dict[str, Any]) -> str:
+    """Return the part of the page after its mark: a line for each kind and metric, and what else the bars hold."""
     lines = ["\n\n| kind, prompts | mean | runs | covered | strictly | half width | median error | ratio |"]
     lines.append("| --- | --- | --- | --- | --- | --- | --- | --- |")
     for found in calibration(kinds):
@@ -75,7 +85,7 @@ def calibration_table(kinds: Kinds) -> str:
         shares = f"{100 * fit.covered:.0f} % | {100 * fit.strictly:.0f} %"
         sizes = f"{100 * fit.half_width:.1f} % | {100 * fit.median_error:.1f} % | {fit.ratio:.2f}"
         lines.append(f"| {found.kind} | {found.metric.upper()} | {fit.runs} | {shares} | {sizes} |")
-    return "\n".join([*lines, "", *_without_direction(kinds)]) + "\n"
+    return "\n".join([*lines, "", *_without_direction(kinds), "", *_held(kinds, groups)]) + "\n"
 
 
 def _without_direction(kinds: Kinds) -> list[str]:
@@ -86,6 +96,27 @@ def _without_direction(kinds: Kinds) -> list[str]:
         "If a bar knew how far the errors of its very model scatter on this GPU, and not in which direction, "
         "`same, computed` would",
         f"have the ratios {', '.join(ratios[:-1])} and {ratios[-1]}.",
+    ]
+
+
+def held(kinds: Kinds, groups: dict[str, Any], prompts: str, metric: str) -> float:
+    """Return the share of all runs, recorded ones or others, that the bars of models not measured here hold."""
+    rows = [row for row in kinds["other", prompts].rows if metric in row.errors]
+    bars = [groups[f"{row.engine}/{row.hardware}/other/computed"][metric][class_of(row)] for row in rows]
+    inside = [bar["low"] <= row.errors[metric] <= bar["high"] for bar, row in zip(bars, rows, strict=True)]
+    return sum(inside) / len(inside)
+
+
+def _held(kinds: Kinds, groups: dict[str, Any]) -> list[str]:
+    """Return the sentences of the page on the runs that printed bars hold."""
+    shares = [
+        ", ".join(f"{held(kinds, groups, prompts, metric):.0%} ({metric.upper()})" for metric in METRICS)
+        for prompts in ("computed", "unrecorded")
+    ]
+    return [
+        "The bars that predictions get where a model was not measured on a GPU, made of all runs, hold",
+        f"{shares[0]} of the runs whose method is recorded and".replace("%", " %"),
+        f"{shares[1]} of the others.".replace("%", " %"),
     ]
 
 
@@ -103,12 +134,13 @@ def table(rows: Sequence[LeftOutRow], kinds: Kinds) -> dict[str, dict[str, Any]]
     """Return the table of errors by kind (see hermes_flow/metrics/error_bars/table.py)."""
     groups: dict[str, dict[str, Any]] = {}
     for name, group in groups_of(kinds).items():
-        of = kinds[group.name, group.prompts]
         if _is_known(group):
+            sources = [
+                (each, kinds[group.source(each, kinds)], within) for each, within in group.classes.items()
+            ]
             groups[name] = {
                 metric: {
-                    each: _entry(of.intervals(metric).interval(within))
-                    for each, within in sorted(group.classes.items())
+                    each: _entry(of, of.intervals(metric).interval(within)) for each, of, within in sources
                 }
                 for metric in METRICS
             }
@@ -175,18 +207,42 @@ class Kind:
             return ()
         if self.name == "apart":
             return f"{row.engine}/{row.hardware}", _cell(row)
-        wide = f"{row.engine}/{class_of(row)}"
-        return (wide, _cell(row)) if (self.name, self.prompts) == ("same", "computed") else (wide,)
+        wide = row.engine, f"{row.engine}/{class_of(row)}"
+        return (*wide, _cell(row)) if self.name == "same" and self.prompts != "found" else wide
 
 
 @dataclass(slots=True)
 class Group:
-    """The rows of one kind in one place, with the groups of ``Kind`` that each class of predictions belongs to."""
+    """The rows of one kind in one place, with the groups of ``Kind`` that each class of predictions belongs to.
+
+    ``prompts`` are those of predictions: found or computed.
+    """
 
     name: str
     prompts: str
     rows: list[LeftOutRow] = field(default_factory=list)
     classes: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def source(self, each: str, kinds: Kinds) -> tuple[str, str]:
+        """Return the kind whose intervals a class of predictions has.
+
+        The runs of the class in this place decide, and those of its engine anywhere where there are too few. Recorded
+        runs come first.
+        """
+        if self.prompts == "found":
+            return self.name, "found"
+        place = [row for row in self.rows if each in (ALL, class_of(row))]
+        found = [
+            (self.name, prompts) for prompts in ("computed", "unrecorded") if (self.name, prompts) in kinds
+        ]
+        for kind in found:
+            if sum(_prompts(row) == kind[1] for row in place) >= FEWEST_RUNS.get(self.name, FEWEST):
+                return kind
+        engines = {row.engine for row in self.rows}
+        for kind in found:
+            if any(row.engine in engines and class_of(row) == each for row in kinds[kind].rows):
+                return kind
+        return found[0]
 
 
 Kinds = dict[tuple[str, str], Kind]
@@ -216,10 +272,13 @@ def groups_of(kinds: Kinds) -> dict[str, Group]:
     groups: dict[str, Group] = {}
     for (kind, prompts), of in kinds.items():
         for row in of.rows:
+            asked = "found" if prompts == "found" else "computed"
             for place, classes in _places(of, row):
-                group = groups.setdefault(f"{place}/{prompts}", Group(kind, prompts))
+                group = groups.setdefault(f"{place}/{asked}", Group(kind, asked))
                 group.rows.append(row)
                 group.classes.update(classes)
+    for group in groups.values():
+        group.classes = dict(sorted(group.classes.items()))
     return dict(sorted(groups.items()))
 
 
@@ -263,19 +322,22 @@ def _places(kind: Kind, row: LeftOutRow) -> list[tuple[str, dict[str, tuple[str,
             )
         ]
     place = f"{served}/other" if kind.name == "other" else f"{row.engine}/{kind.name}"
-    return [(place, {each: (f"{row.engine}/{each}",) for each in CLASSES[kind.prompts]})]
+    return [(place, {each: (row.engine, f"{row.engine}/{each}") for each in CLASSES[kind.prompts]})]
 
 
 def _prompts(row: LeftOutRow) -> str:
-    return "found" if row.hit_share >= FOUND else "computed"
+    if row.hit_share >= FOUND:
+        return "found"
+    return "computed" if row.recorded else "unrecorded"
 
 
 def _cell(row: LeftOutRow) -> str:
     return f"{row.engine}/{row.hardware}/{row.model}"
 
 
-def _entry(bar: Bar) -> dict[str, Any]:
-    return {"low": round(bar.low, 4), "high": round(bar.high, 4), "runs": bar.runs}
+def _entry(kind: Kind, bar: Bar) -> dict[str, Any]:
+    entry: dict[str, Any] = {"low": round(bar.low, 4), "high": round(bar.high, 4), "runs": bar.runs}
+    return entry | {"recorded": False} if kind.prompts == "unrecorded" else entry
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,7 +352,7 @@ class Calibration:
 def calibration(kinds: Kinds) -> list[Calibration]:
     """Return the calibration of each kind and metric, with an interval of its own for each row, made without it."""
     known = [kind for kind in kinds.values() if _is_known(kind)]
-    known.sort(key=lambda kind: (kind.prompts != "found", KINDS.index(kind.name)))
+    known.sort(key=lambda kind: (tuple(CLASSES).index(kind.prompts), KINDS.index(kind.name)))
     return [
         Calibration(f"{kind.name}, {kind.prompts}", metric, kind.intervals(metric).fit())
         for kind in known

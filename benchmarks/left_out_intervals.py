@@ -173,13 +173,17 @@ class Intervals:
         return float(np.mean(2 * half + _MISS * outside))
 
     def _within(self, mask: Mask, codes: Sequence[int]) -> list[Mask]:
-        """Return the runs of each group, the widest first; groups without any run are left out."""
+        """Return the runs of each group, the widest first.
+
+        Groups without any run are left out, and those that have all runs of the group around them.
+        """
         masks = [mask]
         for (_, of), code in zip(self._names, codes, strict=False):
             inner = masks[-1] & (of == code)
             if not inner.any():
                 break
-            masks.append(inner)
+            if inner.sum() < masks[-1].sum():
+                masks.append(inner)
         return masks
 
     def _centres_and_sizes(self, masks: Sequence[Mask]) -> list[tuple[float, float]]:

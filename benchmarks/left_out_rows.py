@@ -31,6 +31,7 @@ from hermes_flow.validation.description import SIMULATOR, read_description
 
 TABLE = ROOT / "benchmarks" / "left_out_rows.csv"
 METRICS = ("ttft", "tpot", "e2e")
+RECORDED, UNRECORDED = "InferenceMAX", "other"  # the first word of a benchmark run: how it was measured
 COLUMNS = (
     *("left_out", "run", "hardware", "engine", "model", "mixture", "layout", "cost", "hit_share", "work"),
     "special",
@@ -61,6 +62,11 @@ class LeftOutRow:
     work: float
     errors: dict[str, float]
     special: tuple[str, ...] = ()
+
+    @property
+    def recorded(self) -> bool:
+        """Tell whether it is recorded how the run was measured."""
+        return not self.run.startswith(f"{UNRECORDED} ")
 
 
 def main() -> None:
@@ -334,7 +340,7 @@ def _silicon_row(left_out: str, row: dict[str, Any]) -> LeftOutRow | None:
     assert isinstance(pool, LLMPool)
     return LeftOutRow(
         left_out=left_out,
-        run=f"{'InferenceMAX' if published else 'other'} {row['isl']}/{row['osl']} "
+        run=f"{RECORDED if published else UNRECORDED} {row['isl']}/{row['osl']} "
         f"{_placed(row)} {silicon.users(row)} users",
         hardware=row["system"],
         engine=_engine(row),

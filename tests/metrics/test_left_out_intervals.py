@@ -63,6 +63,13 @@ def test_a_group_with_small_errors_has_a_narrower_interval_and_an_unknown_one_th
     assert widths[0] < widths[1] < widths[2]
 
 
+def test_a_group_that_has_all_runs_of_the_group_around_it_changes_nothing() -> None:
+    by_model = {name: [0.5 + 0.01 * index, 0.4 - 0.02 * index] for index, name in enumerate("abcdef")}
+    alone, inner = Intervals(errors(by_model)), Intervals(errors(by_model, "engine"))
+    assert alone.depth == 1
+    assert inner.interval(("engine",)) == alone.interval(())
+
+
 def test_four_of_five_runs_of_models_never_seen_are_covered_whatever_the_models_share() -> None:
     """Models have biases of their own (0.1), and runs scatter around them (0.05); in one class twice as much."""
     random = np.random.default_rng(7)

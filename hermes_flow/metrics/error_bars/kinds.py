@@ -15,6 +15,7 @@ _GIVEN = {
     "hybrid": "its step times are fitted to measurements of your own (cost=hybrid)",
     "kernels": "its step times come from tables of kernels (cost=kernels), for which too few runs are known",
 }
+_UNRECORDED = "how these were measured is not recorded"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,8 @@ def kind_of(evidence: Evidence, computed: bool, busy: bool, apart: bool, table: 
     for text, group in _candidates(evidence, engine, prompts, table):
         intervals = table.intervals(group, classes)
         if intervals is not None:
-            return Kind("; ".join([text, *notes]), intervals)
+            recorded = all(interval.recorded for interval in intervals.values())
+            return Kind("; ".join([text, *notes, *([] if recorded else [_UNRECORDED])]), intervals)
     return None
 
 

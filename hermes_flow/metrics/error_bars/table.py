@@ -17,11 +17,15 @@ FILE = Path(__file__).with_name("left_out_errors.json")
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """The interval that holds four of five left-out ``runs``, as measured / simulated."""
+    """The interval that holds four of five left-out ``runs``, as measured / simulated.
+
+    ``recorded`` tells whether it is recorded how these runs were measured.
+    """
 
     low: float
     high: float
     runs: int
+    recorded: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,6 +52,7 @@ MODULES = (
     "pools/llm/client",
     "pools/llm/context_holding_client",
     "pools/llm/decode_run",
+    "pools/llm/decoding_batch",
     "pools/llm/earliest_end",
     "pools/llm/engine_client",
     "pools/llm/forward_client",

@@ -14,6 +14,7 @@ from mypy_extensions import mypyc_attr
 
 from hermes_flow.pools.llm.batch import RunningBatch
 from hermes_flow.pools.llm.blocks import Found
+from hermes_flow.pools.llm.decoding_batch import DecodingBatch
 from hermes_flow.pools.llm.prefix_cache import BlockStore, Held, Run, common_blocks
 from hermes_flow.pools.llm.tasks import LLMTasks
 
@@ -49,14 +50,14 @@ class CachingBatch(RunningBatch):
         self._prompts: dict[int, Sequence[Run]] = {}  # admission → the runs of its prompt
         self._coming: dict[int, Coming] = {}  # task with reserved blocks → what is known of them
 
-    def join_client_of(self, other: RunningBatch) -> None:
+    def join_client_of(self, other: DecodingBatch) -> None:
         """Become another micro-batch of the same client, with the same blocks."""
         assert isinstance(other, CachingBatch)
         super().join_client_of(other)
         self._store = other._store
         self._coming = other._coming
 
-    def adopt_prefills(self, other: RunningBatch) -> list[tuple[int, int]]:
+    def adopt_prefills(self, other: DecodingBatch) -> list[tuple[int, int]]:
         """Take over the sequences of another micro-batch that still prefill, with what their blocks hold."""
         assert isinstance(other, CachingBatch)
         adopted = super().adopt_prefills(other)

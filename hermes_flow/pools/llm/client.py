@@ -7,7 +7,6 @@ plans before it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +18,7 @@ from hermes_flow.pools.llm.load import LLMLoad
 from hermes_flow.pools.llm.progress import LastDecodes
 from hermes_flow.pools.llm.scheduler import BatchingPolicy
 from hermes_flow.pools.llm.step_log import segment_rows
+from hermes_flow.pools.llm.step_loop import StepLoop
 from hermes_flow.pools.llm.tasks import LLMTasks
 from hermes_flow.pools.llm.turns import PlanInTurn
 from hermes_flow.pools.outbox import due
@@ -28,10 +28,6 @@ from hermes_flow.program.pools import LLMClientSpec
 from hermes_flow.program.resource import Resource
 from hermes_flow.program.units import NEVER, PS_PER_NS
 from hermes_flow.routing.unfinished import Unfinished
-
-if TYPE_CHECKING:
-    pass
-from hermes_flow.pools.llm.step_loop import StepLoop
 
 
 class LLMClient(StepLoop):

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from hermes_flow.pools.llm.batch import ADMISSION_BITS
 from hermes_flow.pools.llm.batching.policy import batching_policies
+from hermes_flow.pools.llm.decoding_batch import ADMISSION_BITS
 from hermes_flow.pools.outbox import due
 from hermes_flow.program.pools import LLMClientSpec
 from hermes_flow.program.step_cost import StepCost

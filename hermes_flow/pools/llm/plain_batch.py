@@ -10,8 +10,9 @@ from heapq import heappop, heappush
 
 from mypy_extensions import mypyc_attr
 
-from hermes_flow.pools.llm.batch import ADMISSION_BITS, ADMISSION_MASK, RunningBatch
+from hermes_flow.pools.llm.batch import RunningBatch
 from hermes_flow.pools.llm.blocks import Found
+from hermes_flow.pools.llm.decoding_batch import ADMISSION_BITS, ADMISSION_MASK
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)

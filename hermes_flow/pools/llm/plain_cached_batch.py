@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from mypy_extensions import mypyc_attr
 
-from hermes_flow.pools.llm.batch import RunningBatch
 from hermes_flow.pools.llm.blocks import NO_BLOCKS, Found
 from hermes_flow.pools.llm.cached_batch import CachingBatch
+from hermes_flow.pools.llm.decoding_batch import DecodingBatch
 from hermes_flow.pools.llm.lone_chains import SEVERAL, LoneChains
 from hermes_flow.pools.llm.prefix_cache import Held
 from hermes_flow.pools.llm.tasks import LLMTasks
@@ -34,7 +34,7 @@ class PlainCachingBatch(CachingBatch):
         self._one_by_one = chains.one_by_one
         self._name_of = chains.name
 
-    def join_client_of(self, other: RunningBatch) -> None:
+    def join_client_of(self, other: DecodingBatch) -> None:
         """Become another micro-batch of the same client; a sequence of one may end later than the other plans."""
         assert isinstance(other, PlainCachingBatch)
         super().join_client_of(other)

@@ -15,11 +15,11 @@ from typing import Final
 
 from mypy_extensions import i64
 
-from hermes_flow.pools.llm.batch import ADMISSION_BITS
 from hermes_flow.pools.llm.batching.chunk_steps import plan_chunks
 from hermes_flow.pools.llm.cached_batch import CachingBatch
 from hermes_flow.pools.llm.client import LLMClient
 from hermes_flow.pools.llm.decode_run import steps_begun
+from hermes_flow.pools.llm.decoding_batch import ADMISSION_BITS
 from hermes_flow.pools.llm.earliest_end import EarliestEnd
 from hermes_flow.pools.llm.plain_ends import IN_PYTHON, blocks_begun, end_due, release
 from hermes_flow.pools.llm.prefix_cache import BlockStore

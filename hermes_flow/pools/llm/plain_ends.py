@@ -8,7 +8,8 @@ from typing import Final
 
 from mypy_extensions import i64
 
-from hermes_flow.pools.llm.batch import ADMISSION_BITS, ADMISSION_MASK, RunningBatch
+from hermes_flow.pools.llm.batch import RunningBatch
+from hermes_flow.pools.llm.decoding_batch import ADMISSION_BITS, ADMISSION_MASK
 from hermes_flow.pools.llm.tasks import LLMTasks
 
 IN_PYTHON: Final = __file__.endswith(".py")  # and not compiled

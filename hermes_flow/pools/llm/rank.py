@@ -13,7 +13,7 @@ from hermes_flow.pools.llm.step_log import log_entering, pack_segment
 from hermes_flow.program.pools import LLMClientSpec
 
 if TYPE_CHECKING:
-    from hermes_flow.pools.llm.ranked_client import RankedClient
+    from hermes_flow.pools.llm.ranked_loop import RankedLoop
     from hermes_flow.pools.llm.watched_tokens import WatchedTokens
 
 
@@ -51,7 +51,7 @@ class Rank:
         "watched",
     )
 
-    def __init__(self, client: RankedClient, spec: LLMClientSpec, policy: BatchingPolicy) -> None:
+    def __init__(self, client: RankedLoop, spec: LLMClientSpec, policy: BatchingPolicy) -> None:
         self._client = client
         self.cost = spec.cost.of_rank
         self._speculation = None if spec.speculation is None else Speculation(spec.speculation)

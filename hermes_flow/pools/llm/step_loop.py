@@ -209,8 +209,7 @@ class StepLoop(EngineClient):
 
         Where nobody waits, it also ends at the next arrival, as far as that is known.
         """
-        batch = self.batch
-        decodes = batch.decodes
+        batch, decodes = self.batch, self.batch.decodes
         if self._single_steps:
             self.commit_step([], decodes, [])
             return
@@ -226,23 +225,13 @@ class StepLoop(EngineClient):
         self._first_ps = first = self._decode_ps[decodes] + self._context_ps * batch.context
         if self._load is not None:
             self._load.begin_run(start, decodes, first, growth)
-        lookahead = self.lookahead
-        duration = steps * first + growth * (steps * (steps - 1) // 2)
         self._next_heeded = False
         if steps > 1 and self.arriving and not self.waiting:
             self._next_heeded = True
             gone = self.arriving[0][0] - start
-            if gone < duration:
-                begun = steps_begun(gone, first, growth)
-                if lookahead or not begun:
-                    begun += 1
-                if begun < steps:
-                    steps = begun
-                    duration = steps * first + growth * (steps * (steps - 1) // 2)
-        # What _set_run does.
-        self.run_steps = steps
-        self.tail_ps = tail = start + duration
-        self.plan_ps = tail - first - growth * (steps - 1) if lookahead else tail
+            if gone < steps * first + growth * (steps * (steps - 1) // 2):
+                steps = min(steps, self._steps_planned(gone))
+        self._set_run(steps)
 
     def commit_gang(self, members: Completed, longest: int) -> None:
         """Plan a whole gang: prompts are padded to ``longest`` and decoded until the last one ends."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Final
 
 from mypy_extensions import i64
 
@@ -16,6 +15,7 @@ from hermes_flow.pools.llm.cached_batch import CachingBatch
 from hermes_flow.pools.llm.earliest_end import ShortestSteps
 from hermes_flow.pools.llm.forward_ends import ForwardEnds
 from hermes_flow.pools.llm.plain_client import PlainClient
+from hermes_flow.pools.llm.plain_loop import DONE, LATEST_PS, NEAR_PS, NO_PS
 from hermes_flow.pools.llm.scheduler import BatchingPolicy
 from hermes_flow.pools.llm.step_log import pack_segment
 from hermes_flow.pools.llm.tasks import LLMTasks
@@ -25,10 +25,6 @@ from hermes_flow.program.pools import LLMClientSpec
 from hermes_flow.program.step_cost import StepCost
 from hermes_flow.program.units import NEVER, PS_PER_NS
 
-_DONE: Final = -1
-_LATEST_PS: Final = 1 << 62
-_NEAR_PS: Final = 1 << 61  # no step that is planned before then ends later than the loop can hold
-_NO_PS: Final = (1 << 63) - 1  # no arrival, or no plan, in the loop
 _PassConstants = tuple[
     tuple[
         deque[tuple[int, int]],
@@ -137,11 +133,11 @@ class ForwardClient(PlainClient):
     def advance_to_end(self, now_ns: int) -> None:
         """Make all plans before ``now_ns``; no run of decodes can be over."""
         until_ps = now_ns * PS_PER_NS
-        if until_ps > _NEAR_PS or self._advance_plainly(until_ps) != _DONE:
+        if until_ps > NEAR_PS or self._advance_plainly(until_ps) != DONE:
             self._advance(until_ps)
 
     def _advance_plainly(self, until_ps: int) -> int:
-        """Handle arrivals and plans before ``until_ps``; see ``PlainClient``."""
+        """Handle arrivals and plans before ``until_ps``; see ``PlainLoop``, which says why this is one function."""
         batch, tasks = self.batch, self.tasks
         if tasks.preloaded or self._caches:
             return super()._advance_plainly(until_ps)
@@ -172,8 +168,8 @@ class ForwardClient(PlainClient):
         chunks: i64
         sequences: i64
         pairs: i64 = 0  # twice the pairs of queries and keys of these plans
-        plan_ps: i64 = self.plan_ps if self.plan_ps < _LATEST_PS else _NO_PS
-        next_ps: i64 = inbox[0][0] if inbox else _NO_PS
+        plan_ps: i64 = self.plan_ps if self.plan_ps < LATEST_PS else NO_PS
+        next_ps: i64 = inbox[0][0] if inbox else NO_PS
         tail: i64 = self.tail_ps
         free: i64 = batch.free
         least_free: i64 = batch.blocks - batch.peak
@@ -184,7 +180,7 @@ class ForwardClient(PlainClient):
         while True:
             if next_ps <= plan_ps:
                 if next_ps >= until:  # or there is none
-                    plans = _DONE
+                    plans = DONE
                     break
                 came = inbox.popleft()
                 task = came[1]
@@ -193,14 +189,14 @@ class ForwardClient(PlainClient):
                     break
                 waiting.append(task)
                 backlog += prompt[task]
-                if plan_ps == _NO_PS:
+                if plan_ps == NO_PS:
                     if next_ps > tail:
                         tail = next_ps
                     plan_ps = tail
-                next_ps = inbox[0][0] if inbox else _NO_PS
+                next_ps = inbox[0][0] if inbox else NO_PS
                 continue
             if plan_ps >= until:
-                plans = _DONE
+                plans = DONE
                 break
             while in_flight and in_flight[0][0] <= plan_ps:
                 for admission in in_flight.popleft()[1]:
@@ -210,7 +206,7 @@ class ForwardClient(PlainClient):
             now = plan_ps
             if not (waiting or prefilling):
                 plans = 1
-                plan_ps = tail if tail > plan_ps else _NO_PS
+                plan_ps = tail if tail > plan_ps else NO_PS
                 continue
             end = tail
             sequences = -admissions
@@ -260,7 +256,7 @@ class ForwardClient(PlainClient):
             plans = 1
             sequences += admissions
             if not sequences:
-                plan_ps = tail if tail > plan_ps else _NO_PS
+                plan_ps = tail if tail > plan_ps else NO_PS
                 continue
             chunks = most_tokens - budget
             backlog -= chunks
@@ -282,7 +278,7 @@ class ForwardClient(PlainClient):
             else:
                 plan_ps = end
             tail = end
-        self.plan_ps = NEVER if plan_ps == _NO_PS else plan_ps
+        self.plan_ps = NEVER if plan_ps == NO_PS else plan_ps
         self.tail_ps = tail
         self.twice_pairs += pairs
         batch.free, batch.peak, batch.backlog = free, batch.blocks - least_free, backlog

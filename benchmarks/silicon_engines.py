@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -12,7 +13,7 @@ from benchmarks.silicon_layouts import INFERENCEMAX, layout
 from benchmarks.silicon_settings import Settings, has_script_of_b300
 from hermes_flow.config.hardware_measurements import EngineKernels
 from hermes_flow.config.mixer_shape import state_layers
-from hermes_flow.config.schema import Hardware
+from hermes_flow.config.schema import Hardware, SmallKernels
 from hermes_flow.pools.llm.schema import LLMPool
 from hermes_flow.pools.llm.tensorrt_llm.schema import AttentionDpConfig
 
@@ -48,7 +49,10 @@ def with_scheduler(pool: LLMPool, row: dict[str, Any], told: Settings, users: in
     if name is None:
         return pool
     own = _defaults(name, row["system"])
-    pool = replace(pool, hardware=replace(pool.hardware, engine=own.hardware.engine))
+    engine = own.hardware.engine
+    if name == "sglang" and engine is not None:
+        engine = replace(engine, small_kernels=_of_release(engine.small_kernels, row["backend_version"]))
+    pool = replace(pool, hardware=replace(pool.hardware, engine=engine))
     if state_layers(pool.model) and name != "sglang":
         return pool
     pool = replace(
@@ -101,6 +105,19 @@ def waits(row: dict[str, Any], users: int) -> dict[str, Any]:
     if of_deepseek and on_b200 and fp8 and chat and recent and 64 <= users < 256:
         return {"batch_wait_timeout_iters": 40, "batch_wait_max_tokens_ratio": 0.8}
     return {}
+
+
+def _of_release(kernels: SmallKernels | None, release: str | None) -> SmallKernels | None:
+    """Return the small kernels of a release of SGLang; builds without a number are of February 2026 and before.
+
+    Gates of attention: pull request 28320 of June 2026 has two kernels in place of six (qwen3_5.py), and 0.5.10 is of
+    April. Gated delta nets: pull request 21019 of 23 March 2026 has two products in place of four; 0.5.10 has it.
+    """
+    found = re.match(r"0\.5\.(\d+)", release or "")
+    number = 0 if found is None else int(found[1])
+    if kernels is None or number > 10:
+        return kernels
+    return replace(kernels, output_gate=4, delta_rule=kernels.delta_rule if number == 10 else 2)
 
 
 @cache

@@ -8,6 +8,7 @@ from typing import Literal
 from hermes_flow.config.quantities import (
     MB,
     Count,
+    CountOrZero,
     Factor,
     FactorOrZero,
     Microseconds,
@@ -262,6 +263,31 @@ class Drafting:
 
 
 @dataclass(frozen=True, slots=True)
+class SmallKernels:
+    """Kernels of a decode step that move few bytes, in layers that have more of them than a plain layer.
+
+    A plain layer has six: two norms, the rotary embedding, writing the KV, attention, and the activation of the MLP.
+    Their times are in ``layer_us``. Each further one takes ``us``. The counts are those on the stream that the step
+    waits for: what runs beside the routed experts on another stream takes no time.
+    """
+
+    us: Microseconds
+    """The time of one of them in a CUDA graph."""
+    head_norms: CountOrZero = 0
+    """Those of a layer of attention whose queries and keys are normalised (``model.head_norms``)."""
+    latent_norms: CountOrZero = 0
+    """Those of a layer of latent attention, which normalises its compressed queries and KV."""
+    output_gate: CountOrZero = 0
+    """Those of a layer of attention with a gate on its output (``output_gate``)."""
+    delta_rule: CountOrZero = 0
+    """Those of a layer with the delta rule."""
+    shared_experts: CountOrZero = 0
+    """Those of a mixture with shared experts, whose results are added to those of the routed ones."""
+    shared_gate: CountOrZero = 0
+    """Those of a mixture whose shared experts have a gate (``model.experts.shared_gate``), besides."""
+
+
+@dataclass(frozen=True, slots=True)
 class EnergyFit:
     """What the hardware draws, as fractions of its ``power_w``: ``idle`` without work, and while it works
 
@@ -348,5 +374,7 @@ class EngineOverhead:
     """The steps in which the host launches every kernel; null for none."""
     drafting: Drafting | None = None
     """What speculative decoding takes of the host; null where nobody has measured it, and then nothing."""
+    small_kernels: SmallKernels | None = None
+    """The small kernels of layers that have more than a plain one; null where ``layer_us`` holds for all layers."""
     kernels: EngineKernels | None = None
     """What the engine's own kernels reach beside ``experts``, in place of ``efficiency``; null where that holds."""

@@ -100,6 +100,8 @@ class Experts:
     """The number of layers with experts; null for all but ``dense_layers``."""
     shared_intermediate_size: Width | None = None
     """The width of one shared expert; null takes that of the others."""
+    shared_gate: bool = False
+    """True where a gate of one value for each token scales what the shared experts give."""
     latent_size: Width | None = None
     """The width to which hidden states are projected before the routed experts; null where they are not."""
     router_precision: RouterPrecision = "bf16"
@@ -243,6 +245,10 @@ class Model:
     """The width of one value head; null takes that of the keys."""
     output_gate: bool = False
     """True where a gate as wide as the queries scales the output of the heads."""
+    head_norms: bool = False
+    """True where queries and keys of all attention layers are normalised after their projection, each head by itself
+    or all together.
+    """
     norm_over_all_heads: bool = False
     """True where queries and keys are normalised over all heads of a layer together, as in MiniMax M2, instead
     of head by head. Tensor-parallel devices then add up sums of squares in a third all-reduce of each layer.

@@ -10,6 +10,7 @@ from hermes_flow.config.mixers import AttentionLayers
 from hermes_flow.config.model import Model
 from hermes_flow.config.shape import BYTES, Gemm, Module, PipelineRank, layer_parts, rank_modules
 from hermes_flow.cost.operators import Floats
+from hermes_flow.cost.small_kernels import small_kernels_us
 from hermes_flow.program.units import S_PER_US
 
 if TYPE_CHECKING:
@@ -23,10 +24,12 @@ def elementwise_s(tables: RooflineTables, tokens: Floats) -> Floats:
     many tokens it is the time to move their values, where the engine has a rate for it (``elementwise``).
     """
     engine = tables.engine
-    few = 0.5 * tables.parts * (engine.layer_us or 0.0) * S_PER_US + 0.0 * tokens
+    rank = PipelineRank(tables.layers, tables.dense, tables.mixtures)
+    few_us = 0.5 * tables.parts * (engine.layer_us or 0.0)
+    few_us += small_kernels_us(engine.small_kernels, tables.model, rank)
+    few = few_us * S_PER_US + 0.0 * tokens
     if engine.elementwise is None:
         return few
-    rank = PipelineRank(tables.layers, tables.dense, tables.mixtures)
     moved = moved_bytes(tables.model, rank, tables.tensor_parallel)
     many: Floats = np.maximum(few, tokens * moved / (tables.operators.bandwidth * engine.elementwise))
     return many

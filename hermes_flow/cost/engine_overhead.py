@@ -8,7 +8,9 @@ import numpy as np
 
 from hermes_flow.config.mixer_shape import has_delta_rule
 from hermes_flow.config.schema import EagerSteps, EngineOverhead, Model, Sampler
+from hermes_flow.config.shape import whole
 from hermes_flow.cost.operators import Floats
+from hermes_flow.cost.small_kernels import kernels_of
 
 
 def sampler_us(sampler: Sampler, model: Model, rows: Floats) -> Floats:
@@ -72,6 +74,7 @@ def engine_terms(engine: EngineOverhead, model: Model | None, tensor_parallel: i
         terms = [f"{engine.step_us:g} µs a step", f"{engine.sequence_us:g} µs a sequence"]
     else:
         terms = [f"{engine.layer_us:g} µs a layer"]
+        terms += _small_kernel_terms(engine, model)
         terms += [f"{engine.step_us:g} µs a step"] if engine.step_us else []
         terms += [f"{engine.sequence_us:g} µs a sequence"] if engine.sequence_us else []
     if engine.elementwise is not None:
@@ -94,6 +97,19 @@ def engine_terms(engine: EngineOverhead, model: Model | None, tensor_parallel: i
             gaps = f"{engine.eager.gap_us:g} µs more and " if engine.eager.gap_us else ""
             terms.append(f"without CUDA graphs {gaps}at least {engine.eager.layer_us:g} µs a layer{experts}")
     return terms
+
+
+def _small_kernel_terms(engine: EngineOverhead, model: Model | None) -> list[str]:
+    """Return how many small kernels the model has beside those of plain layers, if any."""
+    if engine.small_kernels is None or model is None:
+        return []
+    found = kernels_of(engine.small_kernels, model, whole(model))
+    words = [f"{count:g} of {name.replace('_', ' ')}" for name, count in found.items() if count]
+    return (
+        [f"{engine.small_kernels.us:g} µs for each further small kernel ({', '.join(words)})"]
+        if words
+        else []
+    )
 
 
 def _delta_rule_term(eager: EagerSteps) -> str:

@@ -30,6 +30,10 @@ class Family:
     """Whether it has a table of positions."""
     sparse_first: bool = False
     """Whether experts begin after ``first_k_dense_replace`` layers also where that key is missing."""
+    head_norms: bool = False
+    """Whether queries and keys are always normalised; elsewhere ``use_qk_norm`` and keys like it say so."""
+    shared_gate: bool = False
+    """Whether a gate of one value for each token scales what the shared experts give."""
     gathers_heads: bool = False
     """Whether queries and keys are normalised over all heads, for which engines gather them in each layer."""
     defaults: dict[str, Any] = field(default_factory=dict)
@@ -37,8 +41,9 @@ class Family:
 
 _PLAIN = Family()
 _MIXTURE = Family(experts=True)
+_NORMED = Family(head_norms=True)
+_NORMED_MIXTURE = Family(experts=True, head_norms=True)
 _DEEPSEEK = Family(experts=True, latent=True)
-_QWEN_MIXTURE = Family(experts=True, windows="qwen")
 _BERT = Family(encoder=True, plain_mlp=True, positions=True)
 _ROBERTA = Family(encoder=True, plain_mlp=True, positions=True, positions_from=2)
 _GATED_ENCODER = Family(encoder=True)
@@ -70,7 +75,7 @@ _GEMMA3N = {
 _QWEN_NEXT = {"full_attention_interval": 4, "attn_output_gate": True}
 
 FAMILIES: dict[str, Family] = {
-    "apertus": Family(plain_mlp=True),
+    "apertus": Family(plain_mlp=True, head_norms=True),
     "arcee": Family(plain_mlp=True),
     "bailing_moe": _MIXTURE,
     "bailing_moe_v2": _MIXTURE,
@@ -81,16 +86,16 @@ FAMILIES: dict[str, Family] = {
     "deepseek_v3": _DEEPSEEK,
     "deepseek_v32": _DEEPSEEK,
     "distilbert": _BERT,
-    "dots1": _MIXTURE,
+    "dots1": _NORMED_MIXTURE,
     "ernie4_5": Family(defaults={"tie_word_embeddings": True}),
     "ernie4_5_moe": Family(experts=True, defaults={"tie_word_embeddings": True}),
-    "exaone4": Family(windows="pattern"),
+    "exaone4": Family(windows="pattern", head_norms=True),
     "falcon_h1": _PLAIN,
     "gemma": Family(defaults=_GEMMA),
     "gemma2": Family(windows="even", defaults={"sliding_window": 4096, **_GEMMA}),
-    "gemma3_text": Family(windows="pattern", defaults=_GEMMA3),
-    "gemma3n_text": Family(windows="gemma4", defaults=_GEMMA3N),
-    "gemma4_text": Family(experts=True, windows="gemma4", defaults=_GEMMA),
+    "gemma3_text": Family(windows="pattern", head_norms=True, defaults=_GEMMA3),
+    "gemma3n_text": Family(windows="gemma4", head_norms=True, defaults=_GEMMA3N),
+    "gemma4_text": Family(experts=True, windows="gemma4", head_norms=True, defaults=_GEMMA),
     "glm": _PLAIN,
     "glm4": _PLAIN,
     "glm4_moe": _MIXTURE,
@@ -101,16 +106,16 @@ FAMILIES: dict[str, Family] = {
     "granitemoe": _MIXTURE,
     "granitemoehybrid": _MIXTURE,
     "granitemoeshared": _MIXTURE,
-    "hunyuan_v1_dense": _PLAIN,
-    "hunyuan_v1_moe": _MIXTURE,
+    "hunyuan_v1_dense": _NORMED,
+    "hunyuan_v1_moe": _NORMED_MIXTURE,
     "internlm2": _PLAIN,
     "internlm3": _PLAIN,
     "jamba": _MIXTURE,
     "kimi_k2": _DEEPSEEK,
     "kimi_linear": _DEEPSEEK,
     "laguna": _MIXTURE,
-    "lfm2": Family(defaults={"tie_word_embeddings": True}),
-    "lfm2_moe": Family(experts=True, defaults={"tie_word_embeddings": True}),
+    "lfm2": Family(head_norms=True, defaults={"tie_word_embeddings": True}),
+    "lfm2_moe": Family(experts=True, head_norms=True, defaults={"tie_word_embeddings": True}),
     "llama": _PLAIN,
     "llama4_text": Family(experts=True, windows="llama4"),
     "mimo": _PLAIN,
@@ -131,19 +136,19 @@ FAMILIES: dict[str, Family] = {
     "new": _GATED_ENCODER,
     "nomic_bert": _GATED_ENCODER,
     # source: vLLM and SGLang, _apply_qk_norm of these models: all-gathers of queries and keys before their norms
-    "olmo2": Family(gathers_heads=True),
-    "olmo3": Family(gathers_heads=True),
-    "olmoe": Family(experts=True, gathers_heads=True),
+    "olmo2": Family(head_norms=True, gathers_heads=True),
+    "olmo3": Family(head_norms=True, gathers_heads=True),
+    "olmoe": Family(experts=True, head_norms=True, gathers_heads=True),
     "phi3": Family(windows="all"),
     "phi4mm": Family(windows="all"),
     "phimoe": Family(experts=True, windows="all"),
     "qwen2": Family(windows="qwen"),
-    "qwen2_moe": _QWEN_MIXTURE,
-    "qwen3": Family(windows="qwen"),
-    "qwen3_5_moe_text": Family(experts=True, defaults=_QWEN_NEXT),
-    "qwen3_5_text": Family(defaults=_QWEN_NEXT),
-    "qwen3_moe": _QWEN_MIXTURE,
-    "qwen3_next": Family(experts=True, defaults=_QWEN_NEXT),
+    "qwen2_moe": Family(experts=True, windows="qwen", shared_gate=True),
+    "qwen3": Family(windows="qwen", head_norms=True),
+    "qwen3_5_moe_text": Family(experts=True, head_norms=True, shared_gate=True, defaults=_QWEN_NEXT),
+    "qwen3_5_text": Family(head_norms=True, defaults=_QWEN_NEXT),
+    "qwen3_moe": Family(experts=True, windows="qwen", head_norms=True),
+    "qwen3_next": Family(experts=True, head_norms=True, shared_gate=True, defaults=_QWEN_NEXT),
     "roberta": _ROBERTA,
     "seed_oss": _PLAIN,
     "smollm3": Family(defaults={"tie_word_embeddings": True}),

@@ -109,6 +109,7 @@ def experts_of(source: Source, family: Family, mlps: MLPs) -> dict[str, Any] | N
         "dense_layers": len(mlps.of("mlp")),
         "layers": None if plain else len(mlps.mixtures),
         "shared_intermediate_size": each,
+        "shared_gate": family.shared_gate and shared > 0,
         "latent_size": source.get("moe_latent_size"),
         # vLLM and SGLang keep the router of MiniMax M2 in fp32, whatever the checkpoint says
         "router_precision": "fp32" if source.get("model_type") == "minimax_m2" else "bf16",

@@ -73,6 +73,7 @@ def shape_of(source: Source, family: Family, layout: Layout) -> dict[str, Any]:
         "attention_layers": None if len(mine) == left else len(mine),
         "value_head_dim": own.value_head_dim if latent is None else None,
         "output_gate": bool(source.get("attn_output_gate")),
+        "head_norms": family.head_norms or bool(source.get("use_qk_norm", "qk_norm", "qk_layernorm")),
         "norm_over_all_heads": bool(source.get("use_qk_norm")) and source.get("qk_norm_type") == "per_layer",
         "sparse_attention": _sparse(source, layers),
         "mixers": _gated(others, bool(source.get("attn_output_gate"))),

@@ -7,7 +7,8 @@ have not seen, and which groups of runs are within each other.
 
 A model or a GPU that was not measured has no errors of its own. Its groups are those of its engine, and of its class
 in these: dense models and mixtures of experts, or light and heavy load where a prefix cache holds the prompts. Groups
-of one GPU are not better here: models differ more than GPUs do. Runs with prefill and decode apart are one kind, in
+of one GPU are not better here: models differ more than GPUs do. Where a GPU was not measured, runs of the model on
+others are a group as well. Runs with prefill and decode apart are one kind, in
 groups of one engine on one GPU, and of one model in these.
 
 How a part of the benchmark runs was measured is not recorded, and they are simulated as if by InferenceMAX. Their
@@ -47,6 +48,7 @@ UNSEEN = {  # by a prediction of the kind; else the run
     "maker": ("hardware",),
     "apart elsewhere": ("engine", "hardware"),
 }
+ELSEWHERE = ("kernels", "none")  # kinds of GPUs that lean on runs of the same model on others
 CLASSES = {  # by how prompts get their KV, and whether it is recorded how the runs were measured
     "found": ("light", "busy"),
     "computed": ("dense", "mixture"),
@@ -203,11 +205,15 @@ class Kind:
 
     def within(self, row: LeftOutRow) -> tuple[str, ...]:
         """Return the groups of a row, the widest first."""
-        if self.name in ("maker", "apart elsewhere"):
+        if self.name == "maker":
             return ()
         if self.name == "apart":
             return f"{row.engine}/{row.hardware}", _cell(row)
+        if self.name == "apart elsewhere":
+            return row.engine, _elsewhere(row)
         wide = row.engine, f"{row.engine}/{class_of(row)}"
+        if self.name in ELSEWHERE:
+            return *wide, _elsewhere(row)
         return (*wide, _cell(row)) if self.name == "same" and self.prompts != "found" else wide
 
 
@@ -312,7 +318,12 @@ def _places(kind: Kind, row: LeftOutRow) -> list[tuple[str, dict[str, tuple[str,
             (f"apart/{served}/{row.model}", {ALL: within}),
         ]
     if kind.name == "apart elsewhere":
-        return [("apart", {ALL: within})]
+        places = (
+            ("apart", within[:0]),
+            (f"{kind.name}/{within[0]}", within[:1]),
+            (f"{kind.name}/{within[1]}", within),
+        )
+        return [(place, {ALL: groups}) for place, groups in places]
     if kind.name == "same":
         alone = row.left_out in ("serving", "sibling")
         return [
@@ -321,14 +332,20 @@ def _places(kind: Kind, row: LeftOutRow) -> list[tuple[str, dict[str, tuple[str,
                 {ALL if alone else class_of(row): within},
             )
         ]
-    place = f"{served}/other" if kind.name == "other" else f"{row.engine}/{kind.name}"
-    return [(place, {each: (row.engine, f"{row.engine}/{each}") for each in CLASSES[kind.prompts]})]
+    wide = {each: (row.engine, f"{row.engine}/{each}") for each in CLASSES[kind.prompts]}
+    place = f"{served if kind.name == 'other' else row.engine}/{kind.name}"
+    elsewhere = [(f"{place}/{row.model}", {class_of(row): within})] if kind.name in ELSEWHERE else []
+    return [(place, wide), *elsewhere]
 
 
 def _prompts(row: LeftOutRow) -> str:
     if row.hit_share >= FOUND:
         return "found"
     return "computed" if row.recorded else "unrecorded"
+
+
+def _elsewhere(row: LeftOutRow) -> str:
+    return f"{row.engine}/{row.model}"
 
 
 def _cell(row: LeftOutRow) -> str:

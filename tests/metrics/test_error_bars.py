@@ -20,6 +20,22 @@ TENSORRT_LLM_APART = [f"engine@cluster.pools.{pool}.engine=tensorrt_llm" for poo
 LLM = ["pipeline=llm", "workload.requests=60", "workload.rate_per_s=2"]
 
 
+def evidence_on(engine: str, gpu: str, model: str, mixture: bool = False) -> Evidence:
+    table = error_table()
+    shape = table.models.get(model, (1, 2, 3))
+    return Evidence(
+        "roofline",
+        engine,
+        gpu,
+        "gpu",
+        table.hardware[gpu],
+        table.kernels.get(gpu, gpu),
+        model,
+        shape,
+        mixture,
+    )
+
+
 @pytest.fixture(scope="module")
 def kinds() -> error_bars.Kinds:
     return error_bars.kinds_of(left_out_rows.read())
@@ -55,6 +71,7 @@ SHARP = 1.6  # the goal is 1.5
 NEW_MODEL = 1.8  # errors that scatter like a normal distribution have 1.9
 NORMAL = 2.1  # those of few models or GPUs have longer tails
 FEW_GPUS = 2.6  # four GPUs can be left out, and the errors of one of them say little of those of the others
+UNKNOWN_WAITS = 2.8  # what some prompts wait for is not recorded
 
 
 @pytest.mark.parametrize(
@@ -68,7 +85,7 @@ FEW_GPUS = 2.6  # four GPUs can be left out, and the errors of one of them say l
         ("other, found", NEW_MODEL),
         ("other, computed", NEW_MODEL),
         ("sibling, computed", NEW_MODEL),
-        ("apart elsewhere, computed", NEW_MODEL),
+        ("apart elsewhere, computed", SHARP),
         ("kernels, computed", NORMAL),
         ("other, unrecorded", NORMAL),
         ("kernels, unrecorded", NORMAL),
@@ -91,6 +108,8 @@ def test_intervals_are_as_sharp_as_what_is_known_allows(
         ("sibling, computed", NORMAL),
         ("other, unrecorded", NORMAL),
         ("none, computed", FEW_GPUS),
+        ("apart, computed", UNKNOWN_WAITS),
+        ("apart elsewhere, computed", UNKNOWN_WAITS),
     ],
 )
 def test_intervals_of_times_to_the_first_token_are_nearly_as_sharp(
@@ -108,6 +127,10 @@ def test_intervals_of_times_to_the_first_token_are_nearly_as_sharp(
             "h100_sxm and this model measured; prompts",
         ),
         (["hardware=a100_sxm"], "kernels of a100_sxm measured, serving on it not; prompts computed"),
+        (
+            ["hardware=a100_sxm", "model=llama3_70b", "cluster.pools.llm.tensor_parallel=4"],
+            "kernels of a100_sxm measured, serving on it not; this model measured on other hardware; prompts",
+        ),
         (["hardware=gb200"], "gb200 not measured, kernels of b200_sxm; prompts computed"),
         (["hardware.efficiency=null"], "h100_sxm with other figures, not measured"),
         (["hardware.bandwidth_gb_s=900"], "h100_sxm with other figures, not measured"),
@@ -170,6 +193,59 @@ def test_a_bar_of_a_new_model_is_nearly_as_sharp_as_one_that_knows_the_size_of_i
         without_direction = known.fit(depth=0).ratio
         assert known.fit().ratio < without_direction
         assert calibration["other, computed", metric].fit.ratio < 1.25 * without_direction
+
+
+@pytest.mark.parametrize(
+    ("engine", "gpu", "model", "kind"),
+    [
+        ("sglang", "gb300", "deepseek_v3", "prefill and decode apart on gb300 with this model"),
+        ("sglang", "gb300", "kimi_k2_5", "prefill and decode apart on gb300"),
+        (
+            "sglang",
+            "b300_sxm",
+            "deepseek_v3",
+            "prefill and decode apart; this model measured on other hardware",
+        ),
+        ("sglang", "b300_sxm", "kimi_k2_5", "prefill and decode apart"),
+        ("vllm", "h200_sxm", "kimi_k2_5", "prefill and decode apart"),
+    ],
+)
+def test_bars_of_prefill_and_decode_apart_lean_on_the_nearest_runs(
+    engine: str, gpu: str, model: str, kind: str
+) -> None:
+    found = kind_of(
+        evidence_on(engine, gpu, model), computed=True, busy=False, apart=True, table=error_table()
+    )
+    assert found is not None
+    assert found.text.partition("; prompts computed")[0] == kind
+
+
+@pytest.mark.parametrize(
+    ("engine", "gpu", "model", "kind"),
+    [
+        ("vllm", "h100_sxm", "llama2_7b", "h100_sxm and this model measured"),
+        (
+            "vllm",
+            "h200_sxm",
+            "llama3_70b",
+            "h200_sxm and this model measured; no such run with prompts from a prefix cache",
+        ),
+        (
+            "sglang",
+            "b200_sxm",
+            "new",
+            "b200_sxm measured, this model not; engine sglang; no such run with prompts from a",
+        ),
+    ],
+)
+def test_prompts_of_a_cache_are_compared_with_such_runs_or_the_kind_says_that_there_are_none(
+    engine: str, gpu: str, model: str, kind: str
+) -> None:
+    evidence = evidence_on(engine, gpu, model, mixture=model == "new")
+    found = kind_of(evidence, computed=False, busy=False, apart=False, table=error_table())
+    assert found is not None
+    assert found.text.startswith(kind)
+    assert ("no such run" in found.text) == ("no such run" in kind)
 
 
 def test_bars_are_those_of_runs_whose_method_is_recorded_where_there_are_enough() -> None:

@@ -15,6 +15,8 @@ _GIVEN = {
     "hybrid": "its step times are fitted to measurements of your own (cost=hybrid)",
     "kernels": "its step times come from tables of kernels (cost=kernels), for which too few runs are known",
 }
+_ELSEWHERE = "this model measured on other hardware"
+_NOT_FOUND = "no such run with prompts from a prefix cache"
 _UNRECORDED = "how these were measured is not recorded"
 
 
@@ -57,8 +59,11 @@ def kind_of(evidence: Evidence, computed: bool, busy: bool, apart: bool, table: 
     for text, group in _candidates(evidence, engine, prompts, table):
         intervals = table.intervals(group, classes)
         if intervals is not None:
-            recorded = all(interval.recorded for interval in intervals.values())
-            return Kind("; ".join([text, *notes, *([] if recorded else [_UNRECORDED])]), intervals)
+            if not computed and group.endswith("/computed"):
+                notes.append(_NOT_FOUND)
+            if not all(interval.recorded for interval in intervals.values()):
+                notes.append(_UNRECORDED)
+            return Kind("; ".join([text, *notes]), intervals)
     return None
 
 
@@ -66,9 +71,12 @@ def _apart(
     evidence: Evidence, engine: str, notes: list[str], prompts: tuple[str, str], table: ErrorTable
 ) -> Kind | None:
     """Return the kind of a prediction with prefill and decode on pools of their own."""
-    places = [("prefill and decode apart", "apart")]
+    text = "prefill and decode apart"
+    places = [(text, f"apart elsewhere/{engine}"), (text, "apart")]
+    if table.knows_model(evidence):
+        places.insert(0, (f"{text}; {_ELSEWHERE}", f"apart elsewhere/{engine}/{evidence.model}"))
     if table.has_hardware(evidence):
-        here = f"prefill and decode apart on {evidence.hardware}", f"apart/{engine}/{evidence.hardware}"
+        here = f"{text} on {evidence.hardware}", f"apart/{engine}/{evidence.hardware}"
         places.insert(0, here)
         if table.has_model(evidence):
             places.insert(0, (f"{here[0]} with this model", f"{here[1]}/{evidence.model}"))
@@ -86,23 +94,32 @@ def _candidates(
     """Yield names of kinds and of groups, the nearest first."""
     machine, served = evidence.hardware, f"{engine}/{evidence.hardware}"
     known = table.has_hardware(evidence)
-    if known and table.has_model(evidence):
-        text = f"{machine} and this model measured"
-        yield text, f"{served}/{evidence.model}/{prompts[0]}"
-        yield text, f"{served}/same/{prompts[0]}"
-    if known:
-        yield f"{machine} measured, this model not", f"{served}/other/{prompts[0]}"
+    for each in prompts if known else ():
+        if table.has_model(evidence):
+            text = f"{machine} and this model measured"
+            yield text, f"{served}/{evidence.model}/{each}"
+            yield text, f"{served}/same/{each}"
+        yield f"{machine} measured, this model not", f"{served}/other/{each}"
     changed = machine in table.hardware and not known
-    if evidence.kernels_of == machine and not changed:
+    for text, kind in _not_measured(evidence, changed, table):
         for each in prompts:
-            yield f"kernels of {machine} measured, serving on it not", f"{engine}/kernels/{each}"
+            place = kind if kind == "maker" else f"{engine}/{kind}"
+            if table.knows_model(evidence):
+                yield f"{text}; {_ELSEWHERE}", f"{place}/{evidence.model}/{each}"
+            yield text, f"{place}/{each}"
+
+
+def _not_measured(evidence: Evidence, changed: bool, table: ErrorTable) -> Iterator[tuple[str, str]]:
+    """Yield names of kinds of predictions for hardware without serving runs, in words and in the table.
+
+    ``changed`` tells that known hardware has other figures here.
+    """
+    machine = evidence.hardware
+    if evidence.kernels_of == machine and not changed:
+        yield f"kernels of {machine} measured, serving on it not", "kernels"
     elif evidence.kernels_of is not None and not changed:
         for kind in ("sibling", "none"):  # no run of this engine may have a sibling's kernels
-            for each in prompts:
-                yield f"{machine} not measured, kernels of {evidence.kernels_of}", f"{engine}/{kind}/{each}"
+            yield f"{machine} not measured, kernels of {evidence.kernels_of}", kind
     if evidence.maker is not None and evidence.maker not in table.makers:
-        for each in prompts:
-            yield f"{machine} not measured, nor other accelerators of {evidence.maker}", f"maker/{each}"
-    text = f"{machine} with other figures, not measured" if changed else f"{machine} not measured"
-    for each in prompts:
-        yield text, f"{engine}/none/{each}"
+        yield f"{machine} not measured, nor other accelerators of {evidence.maker}", "maker"
+    yield f"{machine} with other figures, not measured" if changed else f"{machine} not measured", "none"

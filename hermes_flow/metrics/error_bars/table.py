@@ -66,7 +66,11 @@ class ErrorTable:
     def has_model(self, evidence: Evidence) -> bool:
         """Tell whether runs of this model on this hardware and engine are known."""
         models = self.measured.get(f"{evidence.engine}/{evidence.hardware}", ())
-        return evidence.model in models and self.models.get(evidence.model) == evidence.shape
+        return evidence.model in models and self.knows_model(evidence)
+
+    def knows_model(self, evidence: Evidence) -> bool:
+        """Tell whether runs of this model are known, on whatever hardware and engine."""
+        return self.models.get(evidence.model) == evidence.shape
 
 
 @cache

@@ -12,6 +12,12 @@ from hermes_flow.errors import ConfigError
 
 _ENTRIES = ("sglang.launch_server", "vllm.entrypoints.openai.api_server", "trtllm-serve", "vllm", "sglang")
 _WORDS = ("serve", "server", "-m", "python", "python3", "exec")
+_MODULES = ("sglang.launch_server", "vllm.entrypoints.openai.api_server", "trtllm-serve")
+_VERBS = ("serve", "bench")  # of vllm and sglang
+_SWITCHES = re.compile(  # flags without a value, but for true and false
+    r"--(enable|disable|no|skip|show|headless|trust-remote-code|enforce-eager|async-scheduling)(-.*)?$"
+)
+_TRUTHS = ("true", "false", "1", "0", "yes", "no", "on", "off")
 _SHELLS = ("bash", "sh", "zsh", "dash")
 _IMAGES = re.compile(r"(?:vllm|sglang|tensorrt|trtllm)[\w./-]*(?::[\w.-]+)?$")
 
@@ -61,7 +67,7 @@ def parse_flags(command: str | Sequence[str], short: Mapping[str, str]) -> Flags
         name = "--" + name.lstrip("-").replace("_", "-")
         if given:
             values[name] = value
-        elif index < len(rest) and (not rest[index].startswith("-") or _is_number(rest[index])):
+        elif index < len(rest) and _is_a_value(rest[index], name):
             values[name] = rest[index]
             index += 1
         else:
@@ -93,7 +99,12 @@ def _within_a_shell(words: list[str]) -> str | None:
 def _start(words: list[str]) -> int:
     """Return where the words after the program begin: after its name, or after the image of a container."""
     names = [word.rpartition("/")[2] if word.startswith(("/", "./")) else word for word in words]
-    after = max((index + 1 for index, name in enumerate(names) if name in _ENTRIES), default=0)
+    after = next((index + 1 for index in range(len(names)) if _is_a_program(names, index)), 0)
+    if not after:  # a name that is the value of a flag, as in --served-model-name vllm, is no program
+        named = [index for index, name in enumerate(names) if name in _ENTRIES]
+        after = max(
+            (index + 1 for index in named if not index or not names[index - 1].startswith("-")), default=0
+        )
     if not after and {"docker", "podman", "nerdctl"} & set(names[:4]):
         after = next((index + 1 for index, word in enumerate(words) if _IMAGES.search(word)), 0)
     if not after:
@@ -103,6 +114,20 @@ def _start(words: list[str]) -> int:
     while after < len(words) and words[after] in _WORDS:
         after += 1
     return after
+
+
+def _is_a_program(names: Sequence[str], index: int) -> bool:
+    """Return whether a word is certainly the program: a module, or vllm and sglang before their verb."""
+    name = names[index]
+    following = names[index + 1] if index + 1 < len(names) else ""
+    return name in _MODULES or (name in _ENTRIES and following in _VERBS)
+
+
+def _is_a_value(word: str, flag: str) -> bool:
+    """Return whether a word is the value of the flag before it."""
+    if _SWITCHES.match(flag):
+        return word.lower() in _TRUTHS
+    return not word.startswith("-") or _is_number(word)
 
 
 def _is_number(word: str) -> bool:

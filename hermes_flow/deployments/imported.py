@@ -14,7 +14,7 @@ from hermes_flow.deployments.exchange import leave_out_exchange
 from hermes_flow.deployments.flags import Flags, flags_of_mapping, parse_flags
 from hermes_flow.deployments.host_memory import gather_host_memory
 from hermes_flow.deployments.models import catalog_entry, model_overrides
-from hermes_flow.deployments.settings import Dialect
+from hermes_flow.deployments.settings import Dialect, text_of
 from hermes_flow.deployments.sglang import SGLANG
 from hermes_flow.deployments.sglang_states import read_states
 from hermes_flow.deployments.tensorrt_llm import TENSORRT_LLM
@@ -73,13 +73,16 @@ def read_flags(dialect: Dialect, flags: Flags, pool: str = "llm") -> Imported:
     """Return what the flags of one engine set in ``pool``."""
     found = Imported()
     values = {**_options_of_files(flags, found), **flags.values}
-    model = next((str(values.pop(name)) for name in dialect.model if name in values), None)
+    model = next(
+        (text_of(name, values.pop(name), "ORGANISATION/NAME") for name in dialect.model if name in values),
+        None,
+    )
     found.model = model or (flags.words[0] if flags.words else None)
     _choose_engine(dialect, found)
     _choose_model(found, pool)
     keys: dict[str, Any] = {}
-    for given, value in _joined(values, dialect).items():
-        flag = given
+    for option, value in _joined(values, dialect).items():
+        flag = option
         if flag.startswith("--no-") and flag not in dialect.read and "--" + flag[5:] in dialect.read:
             flag, value = "--" + flag[5:], "false"
         reading = dialect.read.get(flag)
@@ -88,8 +91,10 @@ def read_flags(dialect: Dialect, flags: Flags, pool: str = "llm") -> Imported:
             keys |= read
             if not read and str(value).lower() not in ("auto", "-1", "1", "false"):
                 found.ignored[flag] = f"{value}: the checkpoint decides"
-            if flag in dialect.unmodelled:
+            if flag in dialect.partly:
                 found.ignored[flag] = dialect.unmodelled[flag]
+            elif not read and flag in dialect.unmodelled:
+                found.ignored[flag] = f"{value}: not modelled: {dialect.unmodelled[flag]}"
         elif flag in dialect.unmodelled:
             found.ignored[flag] = f"not modelled: {dialect.unmodelled[flag]}"
         elif {flag, flag.replace("--no-", "--")} & dialect.without_effect:
@@ -214,7 +219,13 @@ def _divide_ranks(dialect: Dialect, keys: dict[str, Any], found: Imported, model
     if ranks <= 1:
         return
     if apart:  # SGLang divides its tensor-parallel group among the ranks
-        keys["tensor_parallel"] = max(1, keys.get("tensor_parallel", 1) // ranks)
+        devices = keys.get("tensor_parallel", 1)
+        if devices % ranks:
+            raise ConfigError(
+                "task.path: --data-parallel-size",
+                f"{ranks} ranks of attention do not divide --tensor-parallel-size {devices}",
+            )
+        keys["tensor_parallel"] = devices // ranks
         for limit in ("max_num_seqs", "chunked_prefill_size"):  # and these limits of its flags
             if keys.get(limit) is not None:
                 keys[limit] = max(1, keys[limit] // ranks)

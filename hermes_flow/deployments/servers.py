@@ -262,6 +262,7 @@ def _sglang(pool: LLMPool) -> tuple[dict[str, Any], list[str]]:
     flags |= {
         "--max-running-requests": pool.max_num_seqs * pool.data_parallel,  # SGLang divides it among the ranks
         "--max-prefill-tokens": pool.max_prefill_tokens,
+        "--schedule-policy": policy_name(pool.packing),
         "--schedule-conservativeness": f"{pool.schedule_conservativeness or 1.0:g}",
         "--page-size": pool.block_size,
         "--mem-fraction-static": f"{pool.memory_utilization:g}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -25,6 +26,8 @@ class Dialect:
     """Flags that change nothing that is simulated: addresses, names, logs, tools."""
     unmodelled: Mapping[str, str]
     """Flags that would change times or memory, and what is not modelled."""
+    partly: frozenset[str] = frozenset()
+    """Flags of ``unmodelled`` of which ``read`` takes a part."""
     model: tuple[str, ...] = ("--model",)
     """The flags that name the model, where it does not stand alone."""
 
@@ -40,26 +43,43 @@ def whole(key: str) -> Reading:
 
 def number(flag: str, value: Value) -> int:
     """Return a whole number; raises ConfigError for anything else."""
-    text = str(value).strip().replace("_", "")
+    text = text_of(flag, value, "a whole number").replace("_", "")
+    try:
+        for letter, factor in (("k", 1000), ("K", 1024), ("m", 1_000_000), ("M", 1024**2)):
+            if text.endswith(letter):
+                return round(float(text[:-1]) * factor)
+        return int(text)
+    except (ValueError, OverflowError):
+        raise ConfigError(f"task.path: {flag}", f"{value!r} is not a whole number") from None
+
+
+def real(flag: str, value: Value) -> float:
+    """Return a finite number; raises ConfigError for anything else."""
+    text = text_of(flag, value, "a number")
+    try:
+        found = float(text)
+    except ValueError:
+        found = math.nan
+    if not math.isfinite(found):
+        raise ConfigError(f"task.path: {flag}", f"{value!r} is not a number")
+    return found
+
+
+def text_of(flag: str, value: Value, expected: str) -> str:
+    """Return the text of a flag's value; raises ConfigError where it has none, or where a shell would fill it in."""
+    if value is True:
+        raise ConfigError(f"task.path: {flag}", f"has no value; expected {expected}")
+    text = str(value).strip()
     if text.startswith("$"):
         raise ConfigError(f"task.path: {flag}", f"{text} is a variable of a shell; give its value")
-    for letter, factor in (("k", 1000), ("K", 1024), ("m", 1_000_000), ("M", 1024**2)):
-        if text.endswith(letter):
-            return round(float(text[:-1]) * factor)
-    try:
-        return int(text)
-    except ValueError:
-        raise ConfigError(f"task.path: {flag}", f"{value!r} is not a whole number") from None
+    return text
 
 
 def fraction(key: str) -> Reading:
     """Read a number."""
 
     def read(flag: str, value: Value) -> Keys:
-        try:
-            return {key: float(value)}
-        except ValueError:
-            raise ConfigError(f"task.path: {flag}", f"{value!r} is not a number") from None
+        return {key: real(flag, value)}
 
     return read
 
@@ -80,7 +100,7 @@ def is_off(given: Value) -> bool:
 
 def kv_cache(flag: str, value: Value) -> Keys:
     """Read the precision of the KV cache; auto is that of the model."""
-    text = str(value).lower()
+    text = text_of(flag, value, "auto or fp8").lower()
     if text in ("auto", "none"):
         return {}
     for name in ("fp8", "int8", "nvfp4", "mxfp4"):

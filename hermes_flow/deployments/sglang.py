@@ -14,6 +14,7 @@ from hermes_flow.deployments.settings import (
     number,
     several,
     switch,
+    text_of,
     whole,
 )
 
@@ -39,7 +40,12 @@ def _quantization(flag: str, value: Value) -> Keys:
     return {}
 
 
-_SPECULATION = "speculation by heads of the model: add speculative.draft"
+def _order(flag: str, value: Value) -> Keys:
+    name = text_of(flag, value, "fcfs or lpm").lower()
+    return {"packing": name} if name in ("fcfs", "lpm") else {}
+
+
+_SPECULATION = "drafting with SGLang's scheduler"
 
 SGLANG = Dialect(
     engine="sglang",
@@ -63,6 +69,7 @@ SGLANG = Dialect(
         "--max-running-requests": whole("max_num_seqs"),
         "--max-prefill-tokens": whole("max_prefill_tokens"),
         "--chunked-prefill-size": _chunk,
+        "--schedule-policy": _order,
         "--schedule-conservativeness": fraction("schedule_conservativeness"),
         "--enable-mixed-chunk": switch("mixed_chunk", True, False),
         "--num-reserved-decode-tokens": whole("num_reserved_decode_tokens"),
@@ -87,7 +94,7 @@ SGLANG = Dialect(
     },
     without_effect=NO_EFFECT,
     unmodelled={
-        "--schedule-policy": "other orders than first come, first served",
+        "--schedule-policy": "other orders than fcfs and lpm",
         "--disable-cuda-graph": "steps without CUDA graphs",
         "--cuda-graph-max-bs": "which steps have CUDA graphs",
         "--attention-backend": "the backend of attention",

@@ -89,7 +89,7 @@ TENSORRT_LLM = Dialect(
     },
     without_effect=NO_EFFECT,
     unmodelled={
-        "--speculative-config.decoding-type": "speculation by heads of the model: add speculative.draft",
+        "--speculative-config.decoding-type": "drafting with TensorRT-LLM's scheduler",
         "--cuda-graph-config.enable-padding": "which steps have CUDA graphs",
         "--cuda-graph-config.max-batch-size": "which steps have CUDA graphs",
         "--moe-config.backend": "the backend of experts",

@@ -12,7 +12,9 @@ from hermes_flow.deployments.settings import (
     fraction,
     kv_cache,
     number,
+    real,
     switch,
+    text_of,
     whole,
 )
 from hermes_flow.errors import ConfigError
@@ -29,7 +31,7 @@ def _quantization(flag: str, value: Value) -> Keys:
 
 
 def _policy(flag: str, value: Value) -> Keys:
-    if value not in ("fcfs", "priority"):
+    if text_of(flag, value, "fcfs or priority") not in ("fcfs", "priority"):
         raise ConfigError(f"task.path: {flag}", f"{value!r} is unknown; expected fcfs or priority")
     return {"scheduling_policy": value}
 
@@ -40,24 +42,23 @@ def _context(flag: str, value: Value) -> Keys:
 
 def _speculation(flag: str, value: Value) -> Keys:
     try:
-        given = read_json(str(value), finite=True)
-        tokens = given.get("num_speculative_tokens")
-        method = str(given.get("method", ""))
+        options = read_json(text_of(flag, value, "a JSON object"), finite=True)
+        tokens = options.get("num_speculative_tokens")
+        method = str(options.get("method", ""))
     except DocumentError as error:
         raise ConfigError(f"task.path: {flag}", error.problem) from None
     except AttributeError:
         raise ConfigError(f"task.path: {flag}", "is not a JSON object") from None
-    found: Keys = {} if tokens is None else {"speculative.tokens": int(tokens)}
+    found: Keys = {}
+    if tokens is not None:
+        found["speculative.tokens"] = number(f"{flag}: num_speculative_tokens", str(tokens))
     head = method if method in ("eagle", "eagle3") else "mtp" if method.endswith("mtp") else None
     return found if head is None else {**found, "speculative.head": head}
 
 
 def _offloading(flag: str, value: Value) -> Keys:
     """Return a tier in host memory, which vLLM writes as blocks are computed and reads as a request is scheduled."""
-    try:
-        size = float(value) * GIB / BYTES_PER_GB
-    except ValueError:
-        raise ConfigError(f"task.path: {flag}", f"{value!r} is not a number") from None
+    size = real(flag, value) * GIB / BYTES_PER_GB
     if not size:
         return {}
     return {
@@ -142,5 +143,6 @@ VLLM = Dialect(
         "--attention-backend": "the backend of attention",
         "--mamba-ssm-cache-dtype": "the precision of states: set model.mixers.NAME.state_precision",
     },
+    partly=frozenset({"--speculative-config"}),
     model=("--model",),
 )

@@ -8,6 +8,7 @@ import pytest
 
 import hermes_flow as hf
 from hermes_flow.deployments import read_deployment
+from hermes_flow.deployments.servers import servers_of
 from hermes_flow.errors import ConfigError
 from hermes_flow.pools.llm.schema import LLMPool
 
@@ -519,3 +520,59 @@ def test_the_kernels_of_experts_are_read_from_the_environment_of_a_container(tmp
         found = read_deployment("vllm", str(path))
         assert found.overrides["model.experts.kernels"] == "marlin"
         assert found.ignored == {"HF_TOKEN": "a variable of the environment"}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "vllm serve Qwen/Qwen3-8B --max-num-seqs 64 --generation-config vllm",
+        "vllm serve Qwen/Qwen3-8B --served-model-name vllm --max-num-seqs 64",
+        "vllm serve --trust-remote-code --enable-prefix-caching Qwen/Qwen3-8B --max-num-seqs 64",
+        "kubectl exec -it vllm -- vllm serve Qwen/Qwen3-8B --max-num-seqs 64",
+        "docker run --name vllm --gpus all vllm/vllm-openai:latest --model Qwen/Qwen3-8B --max-num-seqs 64",
+        "python -m vllm.entrypoints.openai.api_server --model Qwen/Qwen3-8B --max-num-seqs 64 --uds vllm",
+        "conda run -n vllm vllm serve Qwen/Qwen3-8B --max-num-seqs 64",
+    ],
+)
+def test_the_engines_name_in_another_place_is_not_the_program(line: str) -> None:
+    found = read_deployment("vllm", line)
+    assert found.overrides["model"] == "qwen3_8b"
+    assert found.overrides[f"{POOL}.max_num_seqs"] == 64
+
+
+@pytest.mark.parametrize(
+    ("what", "flags", "problem"),
+    [
+        ("vllm", "--tensor-parallel-size", "--tensor-parallel-size: has no value; expected a whole number"),
+        ("vllm", "--gpu-memory-utilization", "--gpu-memory-utilization: has no value; expected a number"),
+        ("vllm", "--gpu-memory-utilization nan", "'nan' is not a number"),
+        ("vllm", "--max-num-seqs ak", "'ak' is not a whole number"),
+        ("vllm", "--max-num-seqs infk", "'infk' is not a whole number"),
+        ("vllm", "--kv-offloading-size nan", "'nan' is not a number"),
+        ("vllm", "--speculative-config '{\"num_speculative_tokens\": []}'", "'[]' is not a whole number"),
+        ("vllm", "--speculative-config", "has no value; expected a JSON object"),
+        ("vllm", "--scheduling-policy", "has no value; expected fcfs or priority"),
+        ("vllm", "--model", "--model: has no value; expected ORGANISATION/NAME"),
+        ("sglang", "--tp 4 --dp 3 --enable-dp-attention", "3 ranks of attention do not divide"),
+    ],
+)
+def test_a_flag_whose_value_cannot_be_is_refused_by_name(what: str, flags: str, problem: str) -> None:
+    program = {
+        "vllm": "vllm serve Qwen/Qwen3-30B-A3B",
+        "sglang": "sglang serve --model-path Qwen/Qwen3-30B-A3B",
+    }
+    with pytest.raises(ConfigError) as caught:
+        read_deployment(what, f"{program[what]} {flags}")
+    assert problem in str(caught.value)
+    assert "True" not in str(caught.value)
+
+
+def test_the_order_of_sglangs_queue_is_read_and_written() -> None:
+    line = "python -m sglang.launch_server --model-path Qwen/Qwen3-8B --schedule-policy"
+    assert read_deployment("sglang", f"{line} lpm").overrides[f"{POOL}.packing"] == "lpm"
+    other = read_deployment("sglang", f"{line} lof")
+    assert f"{POOL}.packing" not in other.overrides
+    assert other.ignored["--schedule-policy"] == "lof: not modelled: other orders than fcfs and lpm"
+    config = hf.compose(["engine=sglang", f"{POOL}.packing=lpm", "model=qwen3_8b"])
+    (server,) = servers_of(config)
+    assert " --schedule-policy lpm " in " ".join(server.command)

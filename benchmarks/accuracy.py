@@ -46,7 +46,7 @@ from benchmarks.error_text import signed as _signed
 from benchmarks.error_text import size as _size
 from benchmarks.error_text import table as _table
 from benchmarks.left_out import Constants, models_left_out, replay_without_gpu, sizes_left_out
-from benchmarks.measured_runs import DRAWS, ESTIMATED, aggregate, disaggregated, more, per_request, rtx
+from benchmarks.measured_runs import DRAWS, aggregate, disaggregated, more, per_request, rtx
 from benchmarks.processes import ROOT
 from benchmarks.wrapping import wrapped
 from hermes_flow.validation.compare import Compared, compare
@@ -160,9 +160,8 @@ def _runs(runs: Sequence[Compared]) -> str:
         [run.name, *(_signed(found.get(column)) for column in _COLUMNS), "" if size is None else _size(size)]
         for run, found, size in zip(ordered, errors, each, strict=True)
     ]
-    counted = [found for run, found in zip(ordered, errors, strict=True) if ESTIMATED not in run.name]
     sizes = [
-        _size(float(np.mean([abs(found[column]) for found in counted if column in found])))
+        _size(float(np.mean([abs(found[column]) for found in errors if column in found])))
         for column in _COLUMNS
     ]
     known = [size for size in each if size is not None]
@@ -280,7 +279,7 @@ def _weak(
         for each in found
         if each.problem is None and _is_recorded(each) and not left_out_tables.is_unfitted(each)
     ]
-    apart, together = (_errors(run) for run in others if run.name.startswith("Llama-3.1-70B on H100:"))
+    apart, together, two = (_errors(run) for run in others if run.name.startswith("Llama-3.1-70B on H100:"))
     tails = Tails(runs)
     return WEAK.format(
         **cold,
@@ -289,6 +288,8 @@ def _weak(
         apart_tpot=_signed(apart["tpot", "mean"]),
         together_ttft=_signed(together["ttft", "mean"]),
         together_tpot=_signed(together["tpot", "mean"]),
+        two_ttft=_signed(two["ttft", "mean"]),
+        two_tpot=_signed(two["tpot", "mean"]),
         draws=DRAWS,
         tail=_size(float(np.mean(tails.sizes))),
         tail_known=_size(float(np.mean(tails.known))),

@@ -93,16 +93,22 @@ WEAK = """
   {h200_vllm} on vLLM. (With vLLM's kernels it was +15.5 % on TensorRT-LLM, which reads KV in fp8 faster.)
 - **KV that hardly fits.** A few GB of memory decide whether requests queue, and engines, releases and flags divide
   these GB differently. TTFT can then be wrong by a factor; the error of TPOT is smaller.
-- **Separate pools for prefill and decode.** Llama-3.1-70B was measured with one prefill and one decode client of four
-  H100s: the errors are {apart_tpot} for TPOT and {apart_ttft} for TTFT. For the same requests on one client of four
-  they are {together_tpot} and {together_ttft}. The settings of these two runs are not recorded. Five logs in the
-  repository of the study, of other GPUs and models, are of vLLM 0.11.1 and 0.13 of December 2025. These releases did
-  not look ahead by default and could not with a KV connector, so both runs have `lookahead: 0`. (With look-ahead they
-  are −1 % and +54 % together, −23 % and −32 % apart.) What a step takes more in such an engine (`plan_us`) was fitted
-  to these two runs. Two of the logs have LMCache's connector, which blocks a step until KV is saved; they do not say
-  for how long. The row "estimated connector" has four launches of 45 µs for each of 80 layers, which stop either
-  client for 14.4 ms (`cluster.kv_handover_us`). The catalog's default is an engine of today, which looks ahead, with
-  a connector that copies beside the steps.
+- **Separate pools for prefill and decode.** Llama-3.1-70B was measured with one prefill and one decode client of
+  four H100: the errors are {apart_tpot} for TPOT and {apart_ttft} for TTFT. For the same requests on one client of
+  four they are {together_tpot} and {together_ttft}, and on two clients {two_tpot} and {two_ttft}. Until November
+  2026 this page compared the pair with the figures of one client, and one client with those of two, because a
+  description of the data had other names for them than the study. Nothing is fitted to their means. Logs in the
+  repository of the study, of other GPUs and models, are of vLLM 0.11.1 and 0.13 of December 2025, which did not
+  look ahead by default and could not with a KV connector (`lookahead: 0`), and they have `--enforce-eager`. The
+  runs on H100 had it, too: where one sequence is left, a token takes 20.0 ms, and as long with Mixtral-8x7B, whose
+  step is much shorter. So each layer takes at least 231 µs here (`hardware.engine.eager`), which is that lone token
+  less the plan and the sampler. The decode client emits the first token, as with all proxies of vLLM, and looks
+  once a step whether KV has arrived, as its connectors do (`cluster.kv_notice`). What the connector takes is not
+  recorded. In the last 15 s of the run, in which no prompt comes, a token takes 1 ms longer than on one client.
+  While prompts come, it takes 4 to 5 ms longer, which is about 15 ms for each prompt whose KV the client takes
+  over. vLLM's NIXL connector took 3 ms in its first releases. A connector that copies layer by layer, with four
+  launches of 45 µs for each layer, would take 14.4 ms. The catalog's default is a connector that takes nothing
+  (`cluster.kv_handover_us`).
 - **Tails.** The p99 of TTFT of the 27 runs on H100 is {tail} off on average, and {tail_worst} at worst. For the
   {runs_known} of them whose arrivals are known it is {tail_known} off on average. Those of the {runs_drawn}
   others are drawn {draws} times as their load generator draws them, and the page has the median of the draws.
@@ -132,7 +138,7 @@ OTHER_FITS = """
 
 The first runs are vLLM 0.19 on RTX 4090 and RTX PRO 6000 with 300 requests of ShareGPT each. They are simulated from
 measured tables of their layers (`cost=kernels`), and the 4090 is saturated. The others are Llama-3.1-70B on H100 in
-two layouts, with three known values each. Latencies count from the arrival at the client. The predictions of
+three layouts, with three known values each. Latencies count from the arrival at the client. The predictions of
 LLMServingSim, which published these runs, may count from another time.
 """
 

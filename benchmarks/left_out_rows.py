@@ -21,7 +21,7 @@ import numpy as np
 
 from benchmarks import engine_constants, fits_left_out, published, silicon, silicon_apart
 from benchmarks.left_out import Constants, without
-from benchmarks.measured_runs import ESTIMATED, aggregate, disaggregated, more, per_request, rtx
+from benchmarks.measured_runs import aggregate, disaggregated, more, per_request, rtx
 from benchmarks.processes import ROOT
 from benchmarks.silicon_gpus import SIBLINGS
 from hermes_flow.pools.llm.evidence import special_features
@@ -172,7 +172,7 @@ def _elsewhere(paths: Sequence[Path]) -> list[LeftOutRow]:
 
 
 def _others(paths: Sequence[Path]) -> list[LeftOutRow]:
-    return [_row("never", path) for path in paths if ESTIMATED not in read_description(path).name]
+    return [_row("never", path) for path in paths]
 
 
 def _row(left_out: str, path: Path, given: Sequence[str] = (), without_gpu: bool = False) -> LeftOutRow:

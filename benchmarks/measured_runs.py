@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.processes import ROOT
+from benchmarks.silicon_apart_settings import VLLM_PAIR
 from hermes_flow.workload.arrivals.poisson_fixed_count import PoissonFixedCount
 
 BLOCK = 16
@@ -80,28 +81,37 @@ RTX = {
         *HOST_STEP,
     ),
 }
-# From data/README.md: whole-run figures of the same workload on two layouts. The settings of these two runs are not
-# recorded. Five logs of vLLM in the repository of the study (casys-kaist/LLMServingSim, evaluation/artifacts and
-# evaluation/memory), of other GPUs and models, are of 11 to 13 December 2025: releases 0.11.1 and 0.13.0rc2, in
-# none of which async scheduling was on by default or by a flag. vLLM looks ahead by default since 0.14 of January
-# 2026, and with a KV connector it could not before (vllm-project/vllm, pull request 27647). Two of the logs have
-# LMCacheConnectorV1, which blocks a step until KV is saved (wait_for_save of LMCache's vllm_v1_adapter.py). How
-# long it does is not recorded: the third run has the estimate of four launches of 45 µs for each layer on either
-# side.
+# Whole-run figures of one workload on three layouts, by layout: output tokens per second, and means of TTFT and
+# TPOT in ms. source: the rows "vLLM" of SD_latency.tsv, MD_latency.tsv and PDD_latency.tsv
+# (casys-kaist/LLMServingSim, branch ispass26-artifact, evaluation/artifacts/figure_8/reference and
+# evaluation/figure_8/reference); its configurations say that SD has one client of four H100, MD two of them
+# that take turns, and PDD one that prefills and one that decodes. Generated tokens per second agree: the last
+# one of PDD comes after 46 s, as 83,334 tokens at 1,800.95 a second say. (Until November 2026 the figures of
+# one client stood here for PDD, and those of two for one client.) The settings of these runs are not recorded.
+# Five logs of vLLM in the same repository, of other GPUs and models, are of 11 to 13 December 2025: releases
+# 0.11.1 and 0.13.0rc2, in none of which async scheduling was on by default or by a flag. vLLM looks ahead by
+# default since 0.14 of January 2026, and with a KV connector it could not before (vllm-project/vllm, pull
+# request 27647). Four of the logs were read, and all have enforce_eager=True. These runs had it, too: where one
+# or two sequences are left, a token takes 20.0 ms with Llama-3.1-70B, and 20.0 ms with Mixtral-8x7B on the same
+# four H100 (the last rows of MD_throughput.tsv and SM_throughput.tsv of figure_5), of whose weights a step of
+# one sequence reads a fifth as much. So the host launches each kernel. Of these 20.0 ms, 1.2 ms are those of
+# the plan and 0.3 ms the sampler's, and the rest are 231 µs for each of 80 layers.
 PAIR = ("prefill", "decode")
-APART = ("cluster=disaggregated", *(f"cluster.pools.{pool}.tensor_parallel=4" for pool in PAIR))
+LAUNCHED = tuple(
+    f"hardware.engine.eager.{setting}" for setting in ("above_tokens=0", "layer_us=231", "gap_us=0")
+)
+APART = (
+    "cluster=disaggregated",
+    *VLLM_PAIR,
+    *(f"cluster.pools.{pool}.tensor_parallel=4" for pool in PAIR),
+    *LAUNCHED,
+)
 APART += tuple(f"cluster.pools.{pool}.lookahead=0" for pool in PAIR)
-TOGETHER = (f"{POOL}.tensor_parallel=4", f"{POOL}.lookahead=0")
-MEASURED_APART, MEASURED_TOGETHER = (1833.9, 61.5, 26.7), (1858.5, 50.3, 22.7)
-
-
-LAYERS, LAUNCHES, LAUNCH_US = 80, 4, 45
-BLOCKED = (*APART, f"cluster.kv_handover_us={LAYERS * LAUNCHES * LAUNCH_US}")
-ESTIMATED = "estimated connector"  # in the names of runs that do not count
+TOGETHER = (f"{POOL}.tensor_parallel=4", f"{POOL}.lookahead=0", *LAUNCHED)
 LAYOUTS = {
-    "Llama-3.1-70B on H100: prefill TP4 + decode TP4": (APART, MEASURED_APART),
-    "Llama-3.1-70B on H100: one TP4": (TOGETHER, MEASURED_TOGETHER),
-    f"Llama-3.1-70B on H100, {ESTIMATED}: prefill TP4 + decode TP4": (BLOCKED, MEASURED_APART),
+    "Llama-3.1-70B on H100: prefill TP4 + decode TP4": (APART, (1800.95, 128.91, 28.12)),
+    "Llama-3.1-70B on H100: one TP4": (TOGETHER, (1833.89, 61.5, 26.72)),
+    "Llama-3.1-70B on H100: two TP4": ((*TOGETHER, f"{POOL}.count=2"), (1858.47, 50.33, 22.665)),
 }
 
 
@@ -257,7 +267,7 @@ def rtx(data: Path, folder: Path) -> list[Path]:
 
 
 def disaggregated(data: Path, folder: Path) -> list[Path]:
-    """Write the layouts of Llama-3.1-70B on eight and on four H100s, known by three figures each."""
+    """Write the layouts of Llama-3.1-70B on eight and on four H100, known by three figures each."""
     import polars as pl
 
     workload = pl.read_parquet(data / "vllm_h100_pd" / "workload.parquet")

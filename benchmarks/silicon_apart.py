@@ -19,7 +19,7 @@ import hermes_flow as hf
 from benchmarks import silicon
 from benchmarks.silicon import Found
 from benchmarks.silicon_apart_layouts import Apart, Side, may_draft, published, stated
-from benchmarks.silicon_apart_settings import SideSettings, decode_settings, prefill_settings
+from benchmarks.silicon_apart_settings import VLLM_PAIR, SideSettings, decode_settings, prefill_settings
 from benchmarks.silicon_checkpoints import checkpoint
 from benchmarks.silicon_gpus import BLACKWELL, RACK, devices_of_a_node
 from benchmarks.silicon_layouts import users
@@ -125,7 +125,8 @@ def _overrides(row: dict[str, Any], load: int) -> list[str]:
         f"model={what.model}",
         *(f"model.precision.{name}" for name in what.precision_on(row["system"])),
         f"model.precision.kv_cache={kv}",
-        *([] if row["backend"] == "vllm" else ["model.sampling.sorted=false"]),
+        # Proxies of vLLM hand on what the decode client writes, and its connectors look for KV once a step
+        *(VLLM_PAIR if row["backend"] == "vllm" else ["model.sampling.sorted=false"]),
         f"hardware={row['system']}",
         f"workload.arrivals.concurrency={load}",
         f"workload.requests={REQUESTS_PER_USER * load}",

@@ -16,6 +16,9 @@ from benchmarks.silicon_apart_gb200 import decode_limits, prefill_limits
 from benchmarks.silicon_apart_layouts import Side, day
 
 LONG = 8192
+# What vLLM's clients do where prefill and decode are apart: its proxies hand on what the decode client writes, and
+# its connectors look once a step whether KV has arrived (docs/strategies.md)
+VLLM_PAIR = ("cluster.first_token=decode", "cluster.kv_notice=each_step")
 # Seats of a rank that decodes with TensorRT-LLM, by GPU, precision, prompt and answer: {users: seats}. The names of
 # the recipes have them (..._batch16_...), and the recipes at hand as max_batch_size. Where users outnumber them,
 # requests wait

@@ -65,7 +65,12 @@ def kv_groups(
     groups, names = cluster.groups, list(cluster.pools)
     linked = {names[placed[own].pool] for place, edge in edges.items() for own in (place, edge.source)}
     if not linked:
-        given = {"kv_transfer": "full", "first_token": "prefill", "kv_handover_us": 0.0}
+        given = {
+            "kv_transfer": "full",
+            "first_token": "prefill",
+            "kv_handover_us": 0.0,
+            "kv_notice": "at_once",
+        }
         problems.extend(
             f"cluster.{key}: {getattr(cluster, key)!r}, but no KV moves between pools; expected {default!r}"
             for key, default in given.items()
@@ -143,6 +148,7 @@ def kv_handovers(
             early=first.get(name, name) in early,
             first_tokens=cluster.first_token == "decode",
             handover_ps=us_to_ps(cluster.kv_handover_us),
+            polled=cluster.kv_notice == "each_step",
         )
         for name in names
     }

@@ -81,7 +81,8 @@ class Cluster:
     Pools between which KV moves are cut into ``groups`` of equal size, in order, and KV stays within a group; 1
     lets it move from any client to any. ``first_token`` says who emits an answer's first token: the client that
     prefills, or the one that decodes, which then computes the prompt's last token itself. To hand the KV of a
-    prompt over, each of the two clients needs ``kv_handover_us`` in which it does nothing else.
+    prompt over, each of the two clients needs ``kv_handover_us`` in which it does nothing else. ``kv_notice`` says
+    when the scheduler of the client that decodes learns that KV has arrived.
     """
 
     name: str
@@ -112,6 +113,10 @@ class Cluster:
     """
     kv_handover_us: Microseconds = 0.0
     """The time in which each of the two clients does nothing but hand over the KV of a prompt."""
+    kv_notice: Literal["at_once", "each_step"] = "at_once"
+    """When a decode client learns that KV has arrived. ``at_once``: as it does. ``each_step``: it looks as a step
+    begins, and plans with what it saw as that step ends, as vLLM with its KV connectors does.
+    """
 
 
 @dataclass(frozen=True, slots=True)

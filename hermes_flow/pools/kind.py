@@ -40,6 +40,7 @@ class Handovers:
     """The costs of moving KV for a pool: each prompt takes ``handover_ps`` on the client that sends or receives it.
 
     ``early``: its KV leaves layer by layer. ``first_tokens``: the clients that receive emit the first tokens.
+    ``polled``: they look once a step whether KV has arrived.
     """
 
     sends: bool = False
@@ -47,6 +48,7 @@ class Handovers:
     early: bool = False
     first_tokens: bool = False
     handover_ps: int = 0
+    polled: bool = False
 
     @property
     def moves(self) -> bool:

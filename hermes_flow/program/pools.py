@@ -130,6 +130,7 @@ class LLMClientSpec:
     prefix_cache: bool = False
     kv_export_ps: int = 0  # to hand over the KV of a prompt that is computed
     kv_import_ps: int = 0  # to take over the KV of one that another client has computed
+    polls_kv: bool = False  # whether KV that has arrived is noticed as a step begins, and reported as it ends
     kv_layers: int = 0  # of a prefill whose KV leaves layer by layer; 0: it leaves when all is computed
     attention_ranks: int = 1
     rank_routing: str = "least_requests"

@@ -93,6 +93,7 @@ def test_a_handover_takes_no_less_than_nothing() -> None:
         ("first_token", "decode", "'prefill'"),
         ("kv_handover_us", 5.0, "0.0"),
         ("kv_transfer", "layerwise", "'full'"),
+        ("kv_notice", "each_step", "'at_once'"),
     ],
 )
 def test_keys_of_kv_that_moves_are_refused_where_none_does(key: str, given: Any, expected: str) -> None:
@@ -156,3 +157,25 @@ def test_all_that_is_missing_is_said_at_once() -> None:
 def test_clients_that_move_nothing_are_asked_for_nothing() -> None:
     plain = config("workload.requests=5")
     assert hf.compile(with_pool("llm", plain, hardware=UNLINKED, count=100)).network is None
+
+
+def test_kv_is_noticed_once_a_step_only_without_pipeline_ranks() -> None:
+    config = hf.compose(
+        [
+            *("cluster=disaggregated", "pipeline=llm", "slo=none", "cluster.kv_notice=each_step"),
+            "cluster.pools.decode.pipeline_parallel=2",
+        ]
+    )
+    assert problems_of(config) == [
+        "cluster.kv_notice: each_step is not modelled with cluster.pools.decode.pipeline_parallel=2, whose "
+        "micro-batches begin at different times; expected at_once"
+    ]
+
+
+def test_sglang_has_its_own_rule_for_kv_that_arrives() -> None:
+    config = hf.compose(
+        ["cluster=disaggregated", "pipeline=llm", "slo=none", "engine=sglang", "cluster.kv_notice=each_step"]
+    )
+    assert problems_of(config) == [
+        "cluster.kv_notice: each_step is not modelled with the scheduler of sglang; expected at_once"
+    ]

@@ -34,6 +34,9 @@ class SteppedClient:
         self._end_ps: int | None = None  # of the step that runs
         self._try_ps: int | None = None  # when an idle client plans again
         self._planned_ps = -1
+        self._came: list[Sequence] = []  # KV that no step has noticed yet, where steps do
+        self._noticed: list[Sequence] = []  # by the step that runs
+        self._noticed_ahead: list[Sequence] = []  # by the one after it
 
     @property
     def busy_ps(self) -> int:
@@ -47,7 +50,11 @@ class SteppedClient:
 
     def bring(self, index: int, now_ns: int) -> None:
         """Let the KV of a request arrive that has blocks for it; the plan that gave them does not see it."""
-        self._arrive(max(now_ns * PS_PER_NS, self._planned_ps + 1), self.sequences[index], True)
+        at_ps = max(now_ns * PS_PER_NS, self._planned_ps + 1)
+        if self.spec.polls_kv and self._end_ps is not None:
+            self._came.append(self.sequences[index])
+        else:
+            self._arrive(at_ps, self.sequences[index], True)
 
     def let_go(self, index: int, now_ns: int) -> None:
         """Free the blocks of a prompt that nobody awaits any more."""
@@ -70,7 +77,14 @@ class SteppedClient:
             if self._end_ps == now_ps:
                 self.scheduler.deliver(self.steps[-1][2], now_ps)
                 self._end_ps = None
+                for sequence in self._noticed:
+                    self.scheduler.arrive_kv(sequence)
+                self._noticed, self._noticed_ahead = self._noticed_ahead, []
                 self._plan(now_ps)
+                if self._end_ps is None:  # an idle client looks all the time
+                    for sequence in [*self._noticed, *self._came]:
+                        self._arrive(now_ps + 1, sequence, True)
+                    self._noticed, self._came = [], []
             elif self._try_ps == now_ps:
                 self._plan(now_ps)
 
@@ -94,6 +108,7 @@ class SteppedClient:
     def _plan(self, now_ps: int) -> None:
         """Begin the next step, if there is one, and plan the one after it."""
         self._try_ps = None
+        launched = self._ahead is not None
         plan = self._ahead or self._ask(now_ps)
         self._ahead = None
         if plan.empty and plan.preempted:  # the last sequence, itself: those that wait have their turn
@@ -112,9 +127,14 @@ class SteppedClient:
                 self.sequences[index].start_ps = now_ps
         self.steps.append((now_ps, end_ps, plan))
         self._end_ps = end_ps
+        if not launched:
+            self._noticed += self._came
+            self._came = []
         if self.spec.lookahead:
             ahead = self._ask(now_ps)
             self._ahead = None if ahead.empty else ahead
+        if self._ahead is not None:  # it is launched now
+            self._noticed_ahead, self._came = self._came, []
 
     def _ask(self, now_ps: int) -> Plan:
         self._planned_ps = now_ps

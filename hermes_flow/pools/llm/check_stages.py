@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hermes_flow.config.mixer_shape import state_layers
+from hermes_flow.config.schema import Cluster
 from hermes_flow.pools.llm.batching import plans_gangs, policy_name
 from hermes_flow.pools.llm.by_priority.settings import by_priority
 from hermes_flow.pools.llm.check import prefix_cache_obstacle
@@ -20,6 +21,17 @@ def check_prefixes(name: str, pool: LLMPool, block_tokens: int, problems: list[s
             f"cluster.pools.{name}.block_size: {pool.block_size} neither divides nor is a multiple of the "
             f"{block_tokens} tokens of the workload's prefix blocks"
         )
+
+
+def check_notice(ours: str, second: LLMPool, cluster: Cluster, problems: list[str]) -> None:
+    """Append a problem if pool ``ours`` cannot look once a step whether KV has arrived."""
+    if cluster.kv_notice == "each_step" and second.pipeline_parallel > 1:
+        problem = (
+            f"cluster.kv_notice: each_step is not modelled with cluster.pools.{ours}.pipeline_parallel="
+            f"{second.pipeline_parallel}, whose micro-batches begin at different times; expected at_once"
+        )
+        if problem not in problems:
+            problems.append(problem)
 
 
 def check_pair(theirs: str, first: LLMPool, ours: str, second: LLMPool, problems: list[str]) -> None:

@@ -33,7 +33,7 @@ from hermes_flow.routing.unfinished import Unfinished
 class LLMClient(StepLoop):
     """One LLM client with its deliveries, and the figures that others may ask for."""
 
-    __slots__ = ("_earliest", "_last_decodes", "_nominal", "_shares_device", "_shortest")
+    __slots__ = ("_earliest", "_last_decodes", "_nominal", "_polls_kv", "_shares_device", "_shortest")
 
     def __init__(
         self,
@@ -50,6 +50,7 @@ class LLMClient(StepLoop):
         """``shortest``: where given, the client is fired only when an answer may leave, not at each plan."""
         super().__init__(index, spec, tasks, policy, done, begun, notify=notify)
         self._nominal = spec.cost
+        self._polls_kv = spec.polls_kv
         self._shares_device = False
         self._last_decodes: LastDecodes | None = None  # as it stopped
         self._shortest = shortest
@@ -91,6 +92,12 @@ class LLMClient(StepLoop):
             return self._earliest.submitted(task, now_ns * PS_PER_NS)
         return self.next_ns()
 
+    def ask(self, task: int, now_ns: int) -> int:
+        """Queue a task whose KV lies on another client; see ``PoolClient``."""
+        at_ns = super().ask(task, now_ns)
+        self._next_heeded = False  # it may come before KV that is noticed later
+        return at_ns
+
     @property
     def none_awaited(self) -> bool:
         """Whether nobody awaits any task that the client has in hand; see ``PoolClient``."""
@@ -117,9 +124,25 @@ class LLMClient(StepLoop):
         """Note that the KV of a task that had asked for blocks is here; see ``PoolClient``."""
         self._advance(now_ns * PS_PER_NS)
         # The plan that granted the blocks may lie within this nanosecond: it does not see the KV.
-        if self._inbox.bring(task, max(now_ns * PS_PER_NS, self.batch.now_ps + 1)):
+        at_ps = max(now_ns * PS_PER_NS, self.batch.now_ps + 1)
+        if self._inbox.bring(task, self._noticed_ps(at_ps) if self._polls_kv else at_ps):
             self._next_heeded = False
         return self.next_ns()
+
+    def _noticed_ps(self, at_ps: int) -> int:
+        """Return when KV that arrives at ``at_ps`` is in the queue: just after a step begins, whose end tells of it.
+
+        It is the step after the one that runs, and with look-ahead the one after that, which is not launched either.
+        An idle client looks all the time.
+        """
+        if self.plan_ps >= NEVER and self.tail_ps <= at_ps:
+            return at_ps
+        if self.run_steps:
+            steps = self._steps_planned(at_ps - self.run_start_ps) if at_ps > self.run_start_ps else 1
+            if steps < self.run_steps:
+                last = self._first_ps + self._growth_ps * (steps - 1)
+                return self.run_start_ps + steps * last - self._growth_ps * (steps * (steps - 1) // 2) + 1
+        return self.tail_ps + 1
 
     def let_go(self, task: int, now_ns: int) -> int:
         """Free the KV of a prompt that no client awaits any more; see ``PoolClient``."""

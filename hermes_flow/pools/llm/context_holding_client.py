@@ -19,6 +19,7 @@ class ContextHoldingClient(LLMClient):
         """Queue a task whose context is not read yet; ``Calls.granted`` follows, and then ``submit``."""
         self._advance(now_ns * PS_PER_NS)
         self._asks += 1
+        self._next_heeded = False  # it may come before a context that is noticed later
         self.tasks.contexts.add(task)
         self._inbox.ask(task, now_ns)
         return self.next_ns()

@@ -21,9 +21,9 @@ class EqualSteps:
         self.steps = 1
         self._lookahead = lookahead
 
-    def end_ps(self) -> int:
-        """Return when the last step ends."""
-        steps = self.steps
+    def end_ps(self, steps: int = 0) -> int:
+        """Return when the last step ends, or the one after which there were ``steps``."""
+        steps = steps or self.steps
         return self.start_ps + steps * self.first_ps + self.growth_ps * (steps * (steps - 1) // 2)
 
     def plan_ps(self) -> int:

@@ -67,7 +67,9 @@ class Inbox:
     def ask(self, task: int, now_ns: int) -> None:
         """Queue a task that asks for the blocks of its KV; the scheduler sees it after the engine's ingest time."""
         self._tasks.ask(task)
-        self.queue.append(((now_ns + self.ingest_ns) * PS_PER_NS, task))
+        self._insert(
+            (now_ns + self.ingest_ns) * PS_PER_NS, task
+        )  # KV that is noticed later may be queued already
         self.served += 1
         if self._unfinished is not None:
             self._unfinished.come(self._place)
@@ -108,16 +110,21 @@ class Inbox:
         """
         if self.holding and task in self.holding:
             return self._release(task, now_ns)
-        self.queue.append(((now_ns + self.ingest_ns) * PS_PER_NS, task))
+        queue, at_ps = self.queue, (now_ns + self.ingest_ns) * PS_PER_NS
+        later = bool(queue) and queue[-1][0] > at_ps  # KV that is noticed later
+        if later:
+            later = self._comes_next(at_ps, task)
+        else:
+            queue.append((at_ps, task))
         self.served += 1
         if self.expected and task in self.expected:
             del self.expected[task]
-            return False
+            return later
         if self.load is not None:
             self.load.take(task)
         if self._unfinished is not None:
             self._unfinished.come(self._place)
-        return False
+        return later
 
     def submit_known(self, tasks: list[int], at_ns: list[int]) -> None:
         """Queue tasks that will be ready then, in order of time and after all others; nobody counts them."""

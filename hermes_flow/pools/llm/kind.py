@@ -21,6 +21,7 @@ from hermes_flow.pools.llm.check import check_llm_pool, more_than_fits
 from hermes_flow.pools.llm.check_stages import (
     check_branches,
     check_context,
+    check_notice,
     check_pair,
     check_prefixes,
     check_watched,
@@ -140,6 +141,7 @@ class LLMKind(PoolKind):
         first, second = cluster.pools[theirs], cluster.pools[ours]
         if isinstance(first, LLMPool) and isinstance(second, LLMPool):
             check_pair(theirs, first, ours, second, problems)
+            check_notice(ours, second, cluster, problems)
             if first.engine.scheduler == second.engine.scheduler != "vllm":
                 check_sides(theirs, first, ours, second, cluster, problems)
 

@@ -129,6 +129,7 @@ def _client(
         kv_layers=pool.model.layers if handovers.early else 0,
         kv_export_ps=handovers.handover_ps if handovers.sends else 0,
         kv_import_ps=handovers.handover_ps if handovers.receives else 0,
+        polls_kv=handovers.polled and handovers.receives,
         sequence_blocks=capacity.sequence_blocks,
         longest_chunk=pool.long_prefill_token_threshold,
         by_priority=by_priority(pool),

@@ -210,6 +210,8 @@ def _handover_notes(handovers: Handovers) -> list[str]:
     notes = []
     if handovers.receives and handovers.first_tokens:
         notes.append("emits first tokens: computes the last token of each prompt itself")
+    if handovers.receives and handovers.polled:
+        notes.append("looks once a step whether KV has arrived")
     if handovers.handover_ps and handovers.moves:
         notes.append(f"{handovers.handover_ps / PS_PER_US:,g} µs for handing over a prompt's KV")
     return notes

@@ -28,7 +28,7 @@ from hermes_flow.program.units import NEVER, PS_PER_NS
 class RankedClient(RankedLoop):
     """An LLM client of several ranks, with the figures that others may ask for."""
 
-    __slots__ = ("_nominal",)
+    __slots__ = ("_nominal", "_polls_kv")
 
     def __init__(
         self,
@@ -43,6 +43,7 @@ class RankedClient(RankedLoop):
     ) -> None:
         super().__init__(index, spec, tasks, policies, done, begun, notify=notify)
         self._nominal = spec.cost
+        self._polls_kv = spec.polls_kv
 
     # What the coordinator and the engine use.
 
@@ -91,8 +92,19 @@ class RankedClient(RankedLoop):
         """Note that the KV of a task that had asked for blocks is here; see ``PoolClient``."""
         self._advance(now_ns * PS_PER_NS)
         # The plan that granted the blocks may lie within this nanosecond: it does not see the KV.
-        self._inbox.bring(task, max(now_ns * PS_PER_NS, self._rank_of[task].batch.now_ps + 1))
+        at_ps = max(now_ns * PS_PER_NS, self._rank_of[task].batch.now_ps + 1)
+        self._inbox.bring(task, self._noticed_ps(at_ps) if self._polls_kv else at_ps)
         return self.next_ns()
+
+    def _noticed_ps(self, at_ps: int) -> int:
+        """Return when KV that arrives at ``at_ps`` is in the queue; see ``LLMClient``."""
+        if self.plan_ps >= NEVER and self.tail_ps <= at_ps:
+            return at_ps
+        run = self._run
+        if run is None:
+            return self.tail_ps + 1
+        steps = run.planned_before(at_ps) if at_ps > run.start_ps else 1
+        return (run.end_ps(steps) if steps < run.steps else self.tail_ps) + 1
 
     def let_go(self, task: int, now_ns: int) -> int:
         """Free the KV of a prompt that no client awaits any more; see ``PoolClient``."""

@@ -117,3 +117,5 @@ def _of_cluster(cluster: Cluster, engine: str) -> Iterator[tuple[str, str]]:
         yield "kv_transfer", f"{cluster.kv_transfer} is not modelled {why}; expected full"
     if cluster.kv_handover_us:
         yield "kv_handover_us", f"{cluster.kv_handover_us:g} is not modelled {why}; expected 0"
+    if cluster.kv_notice != "at_once":
+        yield "kv_notice", f"{cluster.kv_notice} is not modelled {why}; expected at_once"

@@ -134,6 +134,25 @@ def test_whoever_emits_first_tokens_and_whatever_it_takes_to_hand_kv_over(
     assert (preempting == 0) if preemption == "none" else (preempting > 1)
 
 
+@pytest.mark.parametrize("batching", BATCHINGS)
+@pytest.mark.parametrize("lookahead", [0, 1])
+@pytest.mark.parametrize("first_at_decode", [False, True], ids=["prefill", "decode"])
+def test_clients_that_look_for_kv_once_a_step_equal_the_naive_ones(
+    batching: str, lookahead: int, first_at_decode: bool
+) -> None:
+    rng = random.Random(f"polls{batching}{lookahead}{first_at_decode}")
+    later = 0
+    for _ in range(tries(12, of=60)):
+        cached = OraclePolicy(prefix_cache=rng.random() < 0.3)
+        pair = random_pair(rng, batching, lookahead, cached, OraclePolicy(import_ps=rng.choice([0, 700])))
+        pair = on_a_narrow_link(replace(pair, first_at_decode=first_at_decode), rng.choice([None, 4]), rng)
+        at_once = check_against_the_naive_ones(pair)
+        polled = check_against_the_naive_ones(replace(pair, decode=replace(pair.decode, polls_kv=True)))
+        ends = [sum(one.finish_ps for one in run.decode.sequences) for run in (at_once, polled)]
+        later += ends[1] > ends[0]
+    assert later > 0
+
+
 def test_both_clients_may_limit_the_tokens_of_one_prompt_in_a_step() -> None:
     rng = random.Random(22)
     limited = 0
@@ -445,3 +464,25 @@ def test_requests_beyond_the_decode_side_are_rejected_before_they_are_prefilled(
     long = set(np.flatnonzero(watched.program.requests.output_tokens == 50).tolist())
     assert set(watched.program.rejected) == long
     assert len(watched.in_pool(0)) == len(watched.in_pool(1)) == 30 - len(long)
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("lookahead", [0, 1])
+def test_kv_joins_one_step_later_and_with_lookahead_two_where_clients_look_once_a_step(
+    ranks: int, lookahead: int
+) -> None:
+    """The first request decodes alone in steps of 101 µs, and the KV of the second arrives in one of them."""
+    starts = []
+    for notice in ("at_once", "each_step"):
+        config = affine(
+            *("model=mixtral_8x7b", "model.precision.weights=fp8", "hardware=h200_sxm"),
+            *("workload.requests=2", "workload.arrivals=uniform", "workload.rate_per_s=1000"),
+            *("workload.input_tokens=100", "workload.output_tokens=40"),
+            f"cluster.kv_notice={notice}",
+            f"cluster.pools.decode.data_parallel={ranks}",
+            f"cluster.pools.decode.lookahead={lookahead}",
+        )
+        result = hf.simulate(hf.compile(config))
+        starts.append(result.stages.filter(STAGES == "decode").sort("request")["start_s"].to_list())
+    assert starts[0][0] == starts[1][0]  # an idle client notices KV at once
+    assert starts[1][1] - starts[0][1] == pytest.approx((1 + lookahead) * 101e-6, rel=1e-6)

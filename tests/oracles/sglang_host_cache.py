@@ -251,6 +251,7 @@ class SGLangWithHost(SGLangScheduler):
         self.at = self.blocked = 0
         self.tier_free = self.out_free = self.in_free = 0
         self.moving: list[tuple[int, Node]] = []
+        self.least_free = 0  # below 0 where the engine would have aborted a request
         self.hosted = HostTree(self.p, self)
         self.tree = self.hosted
         self.loads: list[Node] = []
@@ -338,6 +339,7 @@ class SGLangWithHost(SGLangScheduler):
                 self.seek(request)
             self.coming = []
         step = super().decide()
+        self.least_free = min(self.least_free, self.free)
         if self.drive is not None:
             self.coming += [one for one in self.waiting if one.number in self.retracted]
         return step
@@ -489,20 +491,25 @@ class SGLangWithHost(SGLangScheduler):
 
     # Admission
 
-    def retract(self) -> None:
-        super().retract()
-        if len(self.running) == 1 and not self.fits(self.running):
-            self.notice()  # the engine would abort the request
+    def before_decode(self) -> None:
+        """Notice writes before each step of decodes alone, as ``flush_write_through_acks`` does."""
+        for end, node in [one for one in self.moving if one[0] <= self.at and one[1] in self.writes]:
+            self.moving.remove((end, node))
+            self.noticed_write(node)
+
+    def noticed_write(self, node: Node) -> None:
+        self.tree.hold(node, -1)
+        self.writes.remove(node)
+        if self.drive is not None:
+            assert isinstance(node, Place)
+            node.kept += 1
+            self.save(node)
 
     def notice(self) -> None:
+        self.before_decode()
         for end, node in [one for one in self.moving if one[0] <= self.at]:
             self.tree.hold(node, -1)
             self.moving.remove((end, node))
-            if self.drive is not None and node in self.writes:
-                self.writes.remove(node)
-                assert isinstance(node, Place)
-                node.kept += 1
-                self.save(node)
         while self.saving and self.saving[0][0] <= self.at:
             self.saving.pop(0)[1].kept -= 1
 

@@ -438,6 +438,7 @@ class SGLangScheduler:
         if not self.running:
             self.full = False
             return None
+        self.before_decode()
         if not self.fits(self.running):
             if left:
                 self.full = False
@@ -451,6 +452,9 @@ class SGLangScheduler:
         step = Step("decode", [], {}, 0, sorted(self.retracted))
         self.add_decodes(step)
         return step
+
+    def before_decode(self) -> None:
+        """Nothing is noticed without a host's memory."""
 
     def retract(self) -> None:
         order = sorted(self.running, key=lambda r: (-r.out, r.prompt))

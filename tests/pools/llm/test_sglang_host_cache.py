@@ -16,7 +16,7 @@ from validation.test_sglang_schedules import configure, write_trace
 
 import hermes_flow as hf
 from hermes_flow.config.folders import config_folder
-from hermes_flow.errors import CompileError
+from hermes_flow.errors import CompileError, HermesFlowError
 from hermes_flow.pools.llm.offload.schema import Offload
 from hermes_flow.pools.memory.schema import MemoryTier
 
@@ -125,7 +125,12 @@ def test_random_systems_equal_the_naive_simulator(tmp_path: Path) -> None:
             continue
         path = tmp_path / f"{seed}.parquet"
         write_trace(case, path)
-        result = hf.simulate(hf.compile(with_host(case, host, path)))
+        program = hf.compile(with_host(case, host, path))
+        if expected.least_free < 0:
+            with pytest.raises(HermesFlowError, match="a request would be aborted"):
+                hf.simulate(program)
+            continue
+        result = hf.simulate(program)
         (op,) = result.recording.ops
         assert op.first_ns is not None
         np.testing.assert_array_equal(op.first_ns, [request.first // 1000 for request in requests], f"{seed}")
@@ -169,7 +174,12 @@ def test_random_systems_with_a_drive_equal_the_naive_simulator(tmp_path: Path) -
             continue
         path = tmp_path / f"{seed}.parquet"
         write_trace(case, path)
-        result = hf.simulate(hf.compile(with_host(case, host, path, drive)))
+        program = hf.compile(with_host(case, host, path, drive))
+        if expected.least_free < 0:
+            with pytest.raises(HermesFlowError, match="a request would be aborted"):
+                hf.simulate(program)
+            continue
+        result = hf.simulate(program)
         (op,) = result.recording.ops
         assert op.first_ns is not None
         np.testing.assert_array_equal(op.first_ns, [request.first // 1000 for request in requests], f"{seed}")

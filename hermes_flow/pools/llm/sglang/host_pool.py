@@ -166,9 +166,9 @@ class HostScheduler(SGLangScheduler):
     __slots__ = ("_coming", "from_disk", "from_host")
 
     _out_of_memory: ClassVar[str] = (
-        "by the rules of SGLang's scheduler a request would be aborted: it runs alone, and pages that are written to "
-        "the host (cluster.pools.NAME.offload.write) leave no memory for its next token; expected evicted, or more "
-        "cluster.pools.NAME.kv_blocks"
+        "by the rules of SGLang's scheduler a request would be aborted: it runs alone, and pages that move between "
+        "host and devices (cluster.pools.NAME.offload) leave no memory for its next token; "
+        "expected write=evicted, or more cluster.pools.NAME.kv_blocks"
     )
     pool: HostPool
     from_host: dict[int, int]
@@ -215,9 +215,9 @@ class HostScheduler(SGLangScheduler):
     def _begin_admission(self) -> None:
         self.pool.host.acknowledge()
 
-    def _find_memory(self) -> None:
-        """Notice writes that are over, whose pages are held; the engine notices them as it tries prompts alone."""
-        self.pool.host.acknowledge()
+    def _before_decode(self) -> None:
+        # source: SGLang 0.5, update_running_batch calls flush_write_through_acks before it checks the memory.
+        self.pool.host.acknowledge_writes()
 
     def _put_back(self, sequence: Sequence) -> None:
         self.enqueue(sequence)

@@ -161,17 +161,24 @@ class HostTree(RadixTree):
 
     def acknowledge(self) -> None:
         """Release the nodes whose write or load is over; what was written to the host goes on to the drive."""
-        for moving in self._moving:
-            while moving and moving[0][0] <= self.now_ps:
-                node = moving.popleft()[1]
-                self.release(node)
-                if self.storage is not None and moving is self._moving[0]:
-                    assert isinstance(node, HostNode)
-                    node.guards += 1
-                    self._save(node)
+        self.acknowledge_writes()
+        loads = self._moving[1]
+        while loads and loads[0][0] <= self.now_ps:
+            self.release(loads.popleft()[1])
         if self.storage is not None:
             for node in self.storage.written_by_now():
                 self.unguard(node)
+
+    def acknowledge_writes(self) -> None:
+        """Release the nodes whose write is over, which goes on to the drive."""
+        writes = self._moving[0]
+        while writes and writes[0][0] <= self.now_ps:
+            node = writes.popleft()[1]
+            self.release(node)
+            if self.storage is not None:
+                assert isinstance(node, HostNode)
+                node.guards += 1
+                self._save(node)
 
     def next_ps(self) -> int:
         """Return when the next write or load is over, or the drive has got on."""
@@ -188,8 +195,8 @@ class HostTree(RadixTree):
 
     @property
     def unsaved(self) -> bool:
-        """Whether ``save`` has something to do."""
-        return bool(self._unsaved)
+        """Whether something goes on to the drive as soon as the engine looks."""
+        return bool(self._unsaved) or (self.storage is not None and bool(self._moving[0]))
 
     def save(self) -> None:
         """Begin to write to the drive what evictions have written to the host."""

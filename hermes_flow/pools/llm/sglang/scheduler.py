@@ -280,6 +280,7 @@ class SGLangScheduler:
         if not self.running:
             self._full = False
             return None
+        self._before_decode()
         step = Step([], [], 0)
         if self.pool.fits(self.running):
             self._ratio = max(self._ratio - self._decay, self._least_ratio)
@@ -327,14 +328,12 @@ class SGLangScheduler:
             self._put_back(sequence)
             step.retracted.append(sequence)
             pool.evict_until(_RETRACT_STEPS * len(kept))
-        if len(kept) == 1 and not pool.fits(kept):
-            self._find_memory()
         self.running = kept
         written = sum([one.out for one in kept]) + _RETRACT_STEPS * len(kept)
         self._ratio = min(1.0, written / (sum([one.limit for one in kept]) + 1))
 
-    def _find_memory(self) -> None:
-        """Do what is left to do where the memory is too small for the only sequence that runs: nothing."""
+    def _before_decode(self) -> None:
+        """Take note that the memory for a step of decodes alone is about to be looked for."""
 
     def _put_back(self, sequence: Sequence) -> None:
         """Let a sequence that was thrown out wait again."""

@@ -4,7 +4,7 @@ An interval has a centre and a half width. Both come from groups of runs that li
 kind, then those of one engine and class, then those of one model on one GPU.
 
 - The *size* of an error is its mean distance from the centre. The size of a group with ``n`` models (or GPUs, or
-  runs: whatever was left out) counts ``n`` times, and that of the group around it once.
+  runs: whatever was left out of it) counts ``n`` times, and that of the group around it once.
 - The *centre* is 1 (measured = simulated), or the bias of all runs, or that of a narrower group. A bias counts as far
   as it is larger than the scatter of the models (or GPUs, or runs) around it (James and Stein). Which of these groups
   may have a bias is decided by leaving out: a narrower one has to make the left-out interval score 5 % smaller.
@@ -189,11 +189,11 @@ class Intervals:
     def _centres_and_sizes(self, masks: Sequence[Mask]) -> list[tuple[float, float]]:
         """Return the centre and the size of the narrowest of some groups, for each depth of a bias."""
         errors = [self._errors[mask] for mask in masks]
-        units = [self._units_of(mask) for mask in masks]
+        parts = [self._parts(mask) for mask in masks]
         found, known = [], dict[float, float]()
         for centre in self._centres(masks):
             if centre not in known:
-                known[centre] = _size(errors, units, centre)
+                known[centre] = _size(errors, parts, centre)
             found.append((centre, known[centre]))
         return found
 
@@ -222,14 +222,15 @@ class Intervals:
         units = self._units[mask]
         return np.array([np.median(errors[units == unit]) for unit in np.unique(units)])
 
-    def _units_of(self, mask: Mask) -> int:
-        return int(mask.sum()) if self._alone else len(np.unique(self._units[mask]))
+    def _parts(self, mask: Mask) -> int:
+        """Return how many parts of a group are left out, one after the other."""
+        return int(mask.sum()) if self._alone else len(np.unique(self._left[mask]))
 
 
-def _size(errors: Sequence[Floats], units: Sequence[int], centre: float) -> float:
+def _size(errors: Sequence[Floats], parts: Sequence[int], centre: float) -> float:
     """Return the size of errors in the narrowest of some groups, drawn towards those of the groups around it."""
     size = 0.0
-    for index, (own, count) in enumerate(zip(errors, units, strict=True)):
+    for index, (own, count) in enumerate(zip(errors, parts, strict=True)):
         mean = float(np.mean(np.abs(own - centre)))
         size = (count * mean + size) / (count + 1) if index else mean
     return max(size, _SMALLEST)

@@ -70,6 +70,20 @@ def test_a_group_that_has_all_runs_of_the_group_around_it_changes_nothing() -> N
     assert inner.interval(("engine",)) == alone.interval(())
 
 
+def test_the_size_of_a_group_counts_as_often_as_parts_of_it_are_left_out() -> None:
+    """All runs are on one GPU, so one model is left out at a time: three parts of the group, and six of all."""
+    by_group = {"small": 0.1, "large": 0.4}
+    on_one_gpu = [
+        LeftOutError(math.exp(sign * size), (group,), "gpu", f"{group} {model}")
+        for group, size in by_group.items()
+        for model, sign in product(range(3), (-1, 1))
+    ]
+    intervals = Intervals(on_one_gpu)
+    halves = {name: math.log(intervals.interval((name,)).high) for name in by_group}
+    # (3 * 0.1 + 0.25) / 4 and (3 * 0.4 + 0.25) / 4
+    assert halves["large"] / halves["small"] == pytest.approx(0.3625 / 0.1375)
+
+
 def test_four_of_five_runs_of_models_never_seen_are_covered_whatever_the_models_share() -> None:
     """Models have biases of their own (0.1), and runs scatter around them (0.05); in one class twice as much."""
     random = np.random.default_rng(7)

@@ -15,26 +15,27 @@ AFFINITY = """
 ## Prefix affinity on eight clients
 
 The benchmark sends 150 beginnings of 6,000 tokens with five prompts each, in stages of 20 to 38 seconds at 3 to 60
-requests per second. We said 72 to 90 ms for its ITL of 47 ms, because we sent the stages one after the other. Its
-load generator waits until a stage is done before the next one begins, and its tokens per second include that time.
-With a pause after each stage, both ways of routing agree with the published means of ITL. Throughput of prefix
-affinity at 40 requests per second and more stays 12 to 15 % too low: steps of about 190 sequences with 2,000 tokens
-of their own and shared beginnings take longer here. The beginnings are read once for each sequence, and kernels that
+requests per second. Its load generator waits until a stage is done before the next one begins, and its tokens per
+second include that time. Without these pauses the simulated ITL was 72 to 90 ms, and the published one is 47 ms. With
+a pause after each stage, both ways of routing agree with the published means of ITL. Throughput of prefix affinity
+at 40 requests per second and more stays 12 to 15 % too low: steps of about 190 sequences with 2,000 tokens of their
+own and shared beginnings take longer in the simulation. It reads a beginning once for each sequence. Kernels that
 read a shared beginning once (cascade attention) are not modelled.
 """
 
 GPT_OSS = """
 ## gpt-oss-120b on sixteen H100
 
-We said 0.119 s and 9.5 ms, because experts in mxfp4 had the bf16 fit with fewer bytes. Measured kernels of these
-experts are two to four times slower, and have a fit of their own now ([cost](cost.md#precision)). Up to 15 requests
-per second TTFT is within 12 %. Beyond 30 requests per second the clients queue, because their KV cache is small. At
-a share of 0.9 of the memory it held less than one context of 131,072 tokens; here it has 75,472 tokens then, and
-183,783 with the share of 0.95 of these runs. vLLM's server takes up to 1,024 sequences on this GPU where nobody
-says how many, and sorting the logits of so many takes 7.9 GB, which KV does not get ([memory](cost.md#memory)).
-Without this memory and with 256 sequences, TTFT at 40 requests per second was 0.21 s here. Fewer sequences decode
-at a time in the smaller cache, so the mean ITL became 12 % shorter than published, which had agreed: steps of so
-many sequences are too fast here, and the tokens per second are too high for the same reason.
+Measured kernels of experts in mxfp4 take two to four times as long as the fit for bf16 with fewer bytes, and have a
+fit of their own ([cost](cost.md#precision)). With the fit for bf16 the simulated TTFT was 0.119 s and the ITL 9.5 ms.
+Up to 15 requests per second TTFT is within 12 %. Beyond 30 requests per second the clients queue, because their KV
+cache is small. With a share of 0.9 of the memory the real cache held less than one context of 131,072 tokens. The
+simulated one has 75,472 tokens then, and 183,783 tokens with the share of 0.95 of these runs. vLLM's server takes up
+to 1,024 sequences on this GPU by default. Sorting the logits of so many sequences takes 7.9 GB, which KV does not get
+([memory](cost.md#memory)). Without this memory and with 256 sequences, the simulated TTFT at 40 requests per second
+was 0.21 s. With it the cache is smaller and fewer sequences decode at a time, so the mean ITL is 12 % shorter than
+published. Steps of this many sequences are too fast in the simulation, and its tokens per second are too high for the
+same reason.
 """
 
 AMD = """
@@ -64,38 +65,38 @@ TWO_NODES = """
 
 DeepSeek has two all-reduces in each of its 61 layers. On two nodes one starts after 25 µs by NCCL's own model
 ([several nodes](cost.md#several-nodes)), which makes 4.5 ms of a step. The measured step of SGLang in mid-2025 takes
-12 ms more than ours, or 96 µs for each all-reduce. A published run of nccl-tests on two nodes shows 62 µs for 128
-bytes, more than twice what NCCL's model says (NVIDIA/nccl, issue 1453). TensorRT-LLM in 2026 needs 14 to 16 ms on the
-same two nodes with 6 to 9 users (InferenceMAX), where we say 11. So expect steps over several nodes to take 1.4 times
-as long as simulated, and twice as long with an engine that launches kernels between them.
+12 ms more than simulated, or 96 µs for each all-reduce. A published run of nccl-tests on two nodes shows 62 µs for
+128 bytes, more than twice what NCCL's model says (NVIDIA/nccl, issue 1453). TensorRT-LLM in 2026 needs 14 to 16 ms on
+the same two nodes with 6 to 9 users (InferenceMAX), and the simulation 11 ms. So expect steps over several nodes to
+take 1.4 times as long as simulated, and twice as long with an engine that launches kernels between them.
 """
 
 SPECULATION = """
 ## EAGLE at batch 1
 
-We said 1.59 and 1.52, because passes of the draft cost their kernels alone. Now a pass waits for the host that
-launches it, and a step for the tokens that were accepted ([cost](cost.md#speculative-decoding)). The two times come
-from other measurements.
+A pass of the draft waits for the host that launches it, and a step waits for the tokens that were accepted
+([cost](cost.md#speculative-decoding)). The two times come from other measurements. Without them, when a pass of the
+draft took the time of its kernels alone, the simulated gains were 1.59 and 1.52.
 """
 
 WIDE_PAIR = """
 ## DeepSeek on B200 with prefill and decode apart
 
-One client of eight B200 prefills and one decodes, both with data-parallel attention and experts on all eight
-devices (SGLang). Prompts have 8,192 tokens, answers 1,024. Both sides have the settings of the recipe of this
-layout, and each rank has SGLang's own scheduler. The measured time per token is twice ours. Much of this is that
-run: InferenceMAX has the same layout with the same lengths and users at 28.0 ms (SGLang 0.5.8) and 30.6 ms
-(TensorRT-LLM). Its TTFT is 15 s with one engine and 1.9 s with the other.
+One client of eight B200 prefills and one decodes, both with data-parallel attention and experts on all eight devices
+(SGLang). Prompts have 8,192 tokens, answers 1,024. Both sides have the settings of the recipe of this layout, and
+each rank has SGLang's own scheduler. The measured time per token is twice the simulated one. A large part of the
+difference belongs to this run alone: InferenceMAX has the same layout with the same lengths and users at 28.0 ms
+(SGLang 0.5.8) and 30.6 ms (TensorRT-LLM). Its TTFT is 15 s with one engine and 1.9 s with the other.
 
-Of what ranks do with each other, this is simulated: each step waits for the slowest rank by its own sequences, for
-the device with the most popular experts, and for the exchange of tokens. The recipe of SGLang on B200 names no
-kernels for the exchange (`moe-a2a-backend`, none by default), so all devices gather the tokens of all ranks and
-scatter the sums. NCCL was measured to take 24 µs to gather and 21 µs to scatter 128 tokens on eight B200, and the
+The simulation has three ways in which ranks wait for each other: each step waits for the slowest rank by its own
+sequences, for the device with the most popular experts, and for the exchange of tokens. The recipe of SGLang on B200
+names no kernels for the exchange (`moe-a2a-backend`, none by default), so all devices gather the tokens of all ranks
+and scatter the sums. NCCL was measured to take 24 µs to gather and 21 µs to scatter 128 tokens on eight B200, and the
 simulation has these times ([cost](cost.md#several-devices)). Before, each token went to the devices of its experts,
 and the exchange took 1.1 ms of a step in place of 2.5 ms. With it the time per token of TensorRT-LLM with ranks on
 B200, which nothing is fitted to, is 4 % too short where prefill and decode share a pool (11 % before; median of 17
-runs of DeepSeek). SGLang's prompts go to a rank that is drawn at random, so that some ranks
-have several prompts while the others wait for them.
+runs of DeepSeek). SGLang's prompts go to a rank that is drawn at random, so that some ranks have several prompts
+while the others wait for them.
 
 Over 218 runs with prefill and decode apart, the median time per token of a model with one engine on one GPU is 0.8
 to 1.4 times as long as simulated. DeepSeek on H100 takes up to 1.9 times as long. Two things are not simulated: ranks
@@ -122,7 +123,7 @@ Three runs on [accuracy](accuracy.md) have tails of TTFT that are wrong by facto
 H100, Mixtral-8x7B on two H100, and Qwen3-14B on an L40S. All three run with about 90 to 110 sequences on average,
 and at most 128 (`max_num_seqs`). A burst of arrivals that fills the seats makes everybody wait for seconds.
 
-Is the load burstier in the simulation than it was? No. These runs were measured with inference-perf, whose load
+The load is not burstier in the simulation than it was. These runs were measured with inference-perf, whose load
 type `constant` is a Poisson process with a fixed number of requests in each stage (`poisson_fixed_count`). The
 eight runs that are known request by request show it: each stage has exactly rate × duration requests, gaps are
 exponential (their standard deviation is 0.98 to 1.02 of their mean), and the number of requests in 1, 10 and 60 s
@@ -135,7 +136,8 @@ the p99 is 4 to 17 times as long. The mean of these values is no estimate of one
 The page of accuracy therefore has the median of nine draws. Near a full engine the p99 also multiplies errors of the
 time per token. With a time per token of the reasoning load that was 4 % longer, four of the nine draws had bursts.
 With 128 seats, Mixtral-8x7B at 20 requests per second has room for 6.4 s per request. It takes 5.0 s on average, and
-we say 5.2 s. With the measured time its p99 of TTFT is 0.28 s (measured 0.26 s), and with ours 0.5 s.
+it takes 5.2 s in the simulation. With the measured time its p99 of TTFT is 0.28 s (measured 0.26 s), and with the
+simulated time 0.5 s.
 
 On the L40S memory adds to it. By vLLM's account it has 4,457 blocks for KV, with which mean TTFT is 0.18 s. With
 4,200 blocks it is the same, with 4,100 it is 0.3 to 10 s, depending on the draw, and with 4,000 it is above 13 s.

@@ -62,7 +62,8 @@ class Coordinator:
         self.transfers = Transfers(program, engine, self.placement, self._taken, self._successors)
         self.failures = FailedRequests(count, self.placement, self.transfers)
         self._failed = self.failures.reasons
-        self._kv_source, self._data = self.transfers.kv_source, self.transfers.data.edges
+        self._moves = self.transfers.data
+        self._kv_source, self._data = self.transfers.kv_source, self._moves.edges
         # Whether prompts of an op wait until a decode client has memory for their KV.
         self._reserves = [self.transfers.reserves_ahead(op) for op in range(len(program.ops))]
         self._hops: list[Hop] = []
@@ -98,7 +99,7 @@ class Coordinator:
                 plain=plain and not sends,
             )
             if plain and sends:
-                hop.data = self.transfers.data.known_data(hop)
+                hop.data = self._moves.known_data(hop)
             self._hops.append(hop)
         for hop in self._hops:
             taken = self._taken[hop.op]
@@ -221,12 +222,10 @@ class Coordinator:
         task = hop.first_task + request
         hop.client[request] = chosen = 0 if hop.choose is None else hop.choose(task, now_ns)
         if hop.data:
-            came_ns = (
-                self.transfers.data.pass_known(hop, request, now_ns) if self._engine.quiet_ns > now_ns else -1
-            )
+            came_ns = self._moves.pass_known(hop, request, now_ns) if self._engine.quiet_ns > now_ns else -1
             if came_ns >= 0:
                 now_ns = came_ns  # nobody asks for the task before then
-            elif self.transfers.data.fetch_known(hop, request, now_ns):
+            elif self._moves.fetch_known(hop, request, now_ns):
                 hop.await_data[chosen](task)
                 return
         at_ns = hop.submit[chosen](task, now_ns)
@@ -300,10 +299,10 @@ class Coordinator:
             if self._reserves[op] and self.transfers.reserve_ahead(op, request, now_ns):
                 self.placement.hold(op, request, now_ns)
                 return
-            if self._data[op] and not goes_on and self.transfers.data.fetch(op, request, now_ns):
+            if self._data[op] and not goes_on and self._moves.fetch(op, request, now_ns):
                 pool.clients[chosen].await_data(pool.offsets[op] + request)
                 return
-        elif self._data[op] and not goes_on and self.transfers.data.fetch(op, request, now_ns):
+        elif self._data[op] and not goes_on and self._moves.fetch(op, request, now_ns):
             return
         if self.placement.joining[op]:
             self.placement.join(op, request, now_ns)
@@ -327,7 +326,7 @@ class Coordinator:
         """Go on with a prompt that waited for memory on a decode client."""
         if request in self._failed:
             return
-        if not (self._data[op] and self.transfers.data.fetch(op, request, now_ns)):
+        if not (self._data[op] and self._moves.fetch(op, request, now_ns)):
             self.placement.submit(op, request, now_ns)
 
     def _finished(self, op: int, request: int, now_ns: int) -> None:

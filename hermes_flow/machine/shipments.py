@@ -25,6 +25,7 @@ class Shipments:
         self.topology: Topology | None = None
         self.fabric: Fabric | None = None
         self.sent: Callable[[], None] = lambda: None  # is called when something was sent
+        self.any_lost = False  # some shipment brings nothing any more
         # By op · requests + request: how often what it needs was lost; later shipments have higher numbers.
         self._attempts: dict[int, int] = {}
         self._dropped: set[int] = set()  # requests of which nothing is awaited any more
@@ -36,7 +37,10 @@ class Shipments:
         self.sent = sent
 
     def number(self, task: int, carried: int) -> int:
-        """Return the payload of a shipment for a task (op · requests + request) by which ``opened`` knows it."""
+        """Return the payload of a shipment for a task (op · requests + request), which is task << 2 | ``carried``.
+
+        Where one was lost before, the number of the attempt stands above the task; see ``awaited``.
+        """
         if self._attempts:
             task += self._attempts.get(task, 0) * self._tasks
         return task << 2 | carried
@@ -47,21 +51,18 @@ class Shipments:
         self.fabric.send(path, size, self.number(op * self._requests + request, carried), now_ns)
         self.sent()
 
-    def opened(self, payload: int) -> tuple[int, int]:
-        """Return the task that a shipment is for and what it carries; (−1, 0) where it brings nothing any more."""
-        task, carried = payload >> 2, payload & 3
-        if self._attempts:
-            attempt, task = divmod(task, self._tasks)
-            if attempt != self._attempts.get(task, 0):
-                return -1, 0
-        if self._dropped and task % self._requests in self._dropped:
-            return -1, 0
-        return task, carried
+    def awaited(self, number: int) -> int:
+        """Return the task whose number and attempt stand in a payload; −1 where nothing is awaited any more."""
+        attempt, task = divmod(number, self._tasks)
+        lost = attempt != self._attempts.get(task, 0) or task % self._requests in self._dropped
+        return -1 if lost else task
 
     def again(self, task: int) -> None:
         """Let what is on its way to a task bring nothing: it was lost."""
+        self.any_lost = True
         self._attempts[task] = self._attempts.get(task, 0) + 1
 
     def drop(self, request: int) -> None:
         """Let what is on its way to a request bring nothing any more."""
+        self.any_lost = True
         self._dropped.add(request)

@@ -283,8 +283,12 @@ class Transfers:
 
     def delivered(self, payload: int, now_ns: int) -> None:
         """Note that KV or data of an op has arrived, and submit the task; send what must follow."""
-        task, carried = self._shipments.opened(payload)
-        if task < 0 or (carried == DATA and not self.data.arrived(task, now_ns)):
+        task, carried = payload >> 2, payload & 3
+        if self._shipments.any_lost:
+            task = self._shipments.awaited(task)
+            if task < 0:
+                return
+        if carried == DATA and not self.data.arrived(task, now_ns):
             return
         op, request = divmod(task, self._requests)
         if carried == FIRST_LAYERS:

@@ -22,7 +22,7 @@ from hermes_flow.compiler.fuse import fuse
 from hermes_flow.compiler.image_stages import unheeded_images, unheeded_names, with_encoders, with_images
 from hermes_flow.compiler.link import link
 from hermes_flow.compiler.link_failures import with_link_failures
-from hermes_flow.compiler.lower import lower_pools, parse_costs, place_pools, unservable
+from hermes_flow.compiler.lower import lower_pools, parse_costs, place_pools, rejecting_pool, unservable
 from hermes_flow.compiler.lower_network import (
     kv_edges,
     kv_groups,
@@ -296,8 +296,9 @@ def _rejected(
     rejected = unservable(ops, pools, cluster)
     rejected |= later_turns(requests, rejected)
     if rejected and len(rejected) == len(requests):
-        reason = next(iter(rejected.values()))
+        request, reason = next(iter(rejected.items()))
         limit = next((text for part, text in _LIMITS.items() if part in reason), "")
+        limit = limit.replace("NAME", rejecting_pool(ops, pools, cluster, request, reason) or "NAME")
         raise CompileError(
             [f"workload: every request is {reason}; nothing can be served; expected shorter requests{limit}"]
         )

@@ -112,3 +112,15 @@ def unservable(ops: Sequence[Op], pools: Sequence[Pool], cluster: Cluster) -> di
                 config = cluster.pools[pool.name]
                 rejected = kind_of(config).unservable(pool.name, config, pool, op) | rejected
     return rejected
+
+
+def rejecting_pool(
+    ops: Sequence[Op], pools: Sequence[Pool], cluster: Cluster, request: int, reason: str
+) -> str | None:
+    """Return the name of the pool that rejects ``request`` for this ``reason``; None where no pool does."""
+    for index, pool in enumerate(pools):
+        config = cluster.pools[pool.name]
+        for op in (each for each in ops if each.pool in (index, pool.joins)):
+            if kind_of(config).unservable(pool.name, config, pool, op).get(request) == reason:
+                return pool.name
+    return None

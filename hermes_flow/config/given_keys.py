@@ -29,6 +29,9 @@ _NOT_OURS = ("hydra", "experiment")
 _NOT_COMPILED = ("defaults", "experiment", "given", "hydra", "output", "plugins", "sweep", "task")
 _COUNTS = {"synthetic": "requests", "sessions": "sessions", "trace": "limit"}
 _MOST_LEAVES = 8
+# Counts that are divided among devices show what they do only where there are enough for each; larger ones make
+# tables that take long
+_SHARED_AMONG, _MOST_SHARED = (16, 64), 1024
 _LINK = re.compile(r"\$\{([\w.]+)\}")
 
 
@@ -214,6 +217,7 @@ def _other_values(value: Any, kind: Any) -> list[Any]:
         return [not value]
     if isinstance(value, int):
         counts = [value * 2, value // 2, value + 1, 1, 0]
+        counts += [value * among for among in _SHARED_AMONG if value <= _MOST_SHARED]
         return [other for other in dict.fromkeys(counts) if other != value]
     if isinstance(value, float):
         numbers = [value * 2, value / 2, 1.0, 0.5, 0.0]
@@ -222,4 +226,7 @@ def _other_values(value: Any, kind: Any) -> list[Any]:
         return []
     kinds = typing.get_args(kind) if typing.get_origin(kind) in (types.UnionType, typing.Union) else (kind,)
     literals = [entry for entry in kinds if typing.get_origin(entry) is typing.Literal]
-    return [option for literal in literals for option in typing.get_args(literal) if option != value]
+    words = [option for literal in literals for option in typing.get_args(literal) if option != value]
+    # Where a key takes a mapping as well, its texts are names of policies
+    free = str in kinds and not any(typing.get_origin(entry) is dict for entry in kinds)
+    return [*words, f"{value} (other)"] if free else words

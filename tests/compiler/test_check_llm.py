@@ -242,4 +242,4 @@ def test_a_prompt_that_no_step_holds_is_answered_with_the_limit_of_steps() -> No
     load = ("pipeline=llm", "workload=synthetic", "workload.requests=5", "workload.input_tokens=9000")
     (problem,) = problems_of(hf.compose([*load, "engine=tensorrt_llm"]))
     assert "is longer than a step, and context_chunking_policy is none (8,192 tokens)" in problem
-    assert problem.endswith("or more cluster.pools.NAME.max_num_batched_tokens")
+    assert problem.endswith("or more cluster.pools.llm.max_num_batched_tokens")

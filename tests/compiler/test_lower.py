@@ -101,10 +101,20 @@ def test_a_request_is_rejected_when_no_client_can_ever_hold_it(
     limit, setting = "longer than the context of llama3_8b (131,072 tokens)", "a larger model.max_context"
     if prompt < 2000:
         limit = "larger than the KV cache of llm (1,600 tokens)"
-        setting = "more cluster.pools.NAME.kv_blocks (null has those that fit)"
+        setting = "more cluster.pools.llm.kv_blocks (null has those that fit)"
     assert problem == (
         f"workload: every request is {limit}; nothing can be served; expected shorter requests, or {setting}"
     )
+
+
+def test_the_setting_is_that_of_the_pool_that_rejects_them() -> None:
+    tight = ["cluster=disaggregated", "pipeline=llm", "workload=synthetic", "workload.requests=5"]
+    for name in ("prefill", "decode"):
+        (problem,) = problems_of(
+            hf.compose([*tight, "workload.input_tokens=900", f"cluster.pools.{name}.kv_blocks=10"])
+        )
+        assert f"larger than the KV cache of {name} (160 tokens)" in problem
+        assert problem.endswith(f"or more cluster.pools.{name}.kv_blocks (null has those that fit)")
 
 
 def test_some_rejected_requests_are_a_warning() -> None:

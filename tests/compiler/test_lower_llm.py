@@ -122,7 +122,7 @@ def test_a_pool_on_several_ranks_rejects_what_no_rank_can_hold() -> None:
     hf.compile(on_blocks(100))
     assert problems_of(on_blocks(99)) == [
         "workload: every request is larger than the KV cache of a rank of llm (1,584 tokens); nothing can be served; "
-        "expected shorter requests, or more cluster.pools.NAME.kv_blocks (null has those that fit)"
+        "expected shorter requests, or more cluster.pools.llm.kv_blocks (null has those that fit)"
     ]
 
 

@@ -32,6 +32,11 @@ def unused(*overrides: str, config_dir: Path | None = None) -> list[str]:
         ),
         (["network.rack.latency_us=5", "workload.rate_per_s=3"], ["network.rack.latency_us"]),
         ([*TWO_MODELS, "model=llama2_7b"], ["model"]),
+        # texts as well as numbers
+        (
+            ["cost=affine", "cost.fixed_us=9", "cost.per_token_us=1", "hardware.efficiency.source=mine"],
+            ["hardware.efficiency.source"],
+        ),
         (
             ["cluster.pools.llm={prefix_cache: true, speculative: {tokens: 4}, count: 2}"],
             ["cluster.pools.llm.speculative.tokens"],
@@ -118,6 +123,16 @@ def test_a_value_that_does_not_bind_is_no_key_without_effect() -> None:
         unused("workload=synthetic", "workload.input_tokens.max=1000000", "model.max_context=9999999") == []
     )
     assert unused("workload.requests=2000", "cluster.pools.llm.max_num_seqs=256", "seed=0") == []
+
+
+def test_a_text_that_the_program_repeats_is_no_key_without_effect() -> None:
+    assert unused("hardware.efficiency.source=mine", "model.name=mine", "hardware.name=mine") == []
+
+
+@pytest.mark.parametrize("devices", [2, 8])
+def test_a_count_that_devices_share_shows_what_it_does_where_each_has_several(devices: int) -> None:
+    """With 1 KV head each device has a copy of it, as with 2, 4 or 8 of them on 8 devices."""
+    assert unused("model.kv_heads=1", f"cluster.pools.llm.tensor_parallel={devices}") == []
 
 
 def test_a_changed_copy_of_a_configuration_is_not_checked() -> None:

@@ -121,10 +121,20 @@ def test_intervals_of_times_to_the_first_token_are_nearly_as_sharp(
 @pytest.mark.parametrize(
     ("overrides", "kind"),
     [
-        ([], "h100_sxm measured, this model not; prompts computed"),
+        ([], "h100_sxm measured, this model in too few runs; prompts computed"),
+        (["model=llama2_7b", "model.layers=30"], "h100_sxm measured, this model not; prompts computed"),
         (
             ["model=llama3_70b", "cluster.pools.llm.tensor_parallel=4"],
             "h100_sxm and this model measured; prompts",
+        ),
+        (
+            [
+                "model=deepseek_v3",
+                "hardware=b300_sxm",
+                "engine=sglang",
+                "cluster.pools.llm.tensor_parallel=8",
+            ],
+            "b300_sxm measured, this model in too few runs; prompts computed; engine sglang",
         ),
         (["hardware=a100_sxm"], "kernels of a100_sxm measured, serving on it not; prompts computed"),
         (

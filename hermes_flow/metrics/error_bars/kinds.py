@@ -94,12 +94,13 @@ def _candidates(
     """Yield names of kinds and of groups, the nearest first."""
     machine, served = evidence.hardware, f"{engine}/{evidence.hardware}"
     known = table.has_hardware(evidence)
+    model = "this model in too few runs" if table.has_model(evidence) else "this model not"
     for each in prompts if known else ():
         if table.has_model(evidence):
             text = f"{machine} and this model measured"
             yield text, f"{served}/{evidence.model}/{each}"
             yield text, f"{served}/same/{each}"
-        yield f"{machine} measured, this model not", f"{served}/other/{each}"
+        yield f"{machine} measured, {model}", f"{served}/other/{each}"
     changed = machine in table.hardware and not known
     for text, kind in _not_measured(evidence, changed, table):
         for each in prompts:

@@ -27,15 +27,26 @@ def check_expert_kernels(pool: LLMPool, key: str, problems: list[str]) -> None:
 
 def unmeasured_kernels(name: str, pool: LLMPool) -> list[str]:
     """Return a warning for each model with Marlin's kernels on hardware where they were not measured."""
-    holders = [each for each in (pool.hardware.efficiency, pool.hardware.engine) if each is not None]
-    if any(each.experts is not None and "mxfp4_marlin" in each.experts for each in holders):
+    taken = _taken_times(pool)
+    if taken is None:
         return []
     return [
         f"cluster.pools.{name}.{place}.experts.kernels: marlin was not measured on {pool.hardware.name}; the experts "
-        f"of {model.name} take the time of other products there, padded as vLLM pads them "
-        "(hardware.efficiency.experts.mxfp4_marlin takes a fit of yours)"
+        f"of {model.name} take the time {taken}, padded as vLLM pads them "
+        "(hardware.engine.experts.mxfp4_marlin takes a fit of yours)"
         for place, model in _with_marlin(pool)
     ]
+
+
+def _taken_times(pool: LLMPool) -> str | None:
+    """Return whose times stand in for those of Marlin's kernels; None where these were measured on the hardware."""
+    measured, engine = pool.hardware.efficiency, pool.hardware.engine
+    if engine is not None and engine.experts is not None and "mxfp4_marlin" in engine.experts:
+        return None
+    if measured is None or "mxfp4_marlin" not in measured.experts:
+        return "of other products there"
+    sibling = measured.kernels_of
+    return None if sibling in (None, pool.hardware.name) else f"of these kernels on {sibling}"
 
 
 def _with_marlin(pool: LLMPool) -> Iterator[tuple[str, Model]]:

@@ -38,6 +38,15 @@ def test_hardware_where_they_were_not_measured_has_a_warning(hardware: str) -> N
     assert text.startswith(f"{KEY} was not measured on {hardware}")
 
 
+@pytest.mark.parametrize("hardware", ["gb200", "b300_sxm", "gb300"])
+def test_hardware_with_the_kernels_of_another_has_a_warning_that_names_it(hardware: str) -> None:
+    (text,) = warnings(f"hardware={hardware}")
+    assert text.startswith(f"{KEY} was not measured on {hardware}; ")
+    assert "take the time of these kernels on b200_sxm" in text
+    fit = "{compute: 0.2, memory: 0.5, launch_us: 12, tile_rows: 17}"
+    assert warnings(f"hardware={hardware}", f"+hardware.engine.experts.mxfp4_marlin={fit}") == []
+
+
 def test_hardware_where_they_were_measured_has_none() -> None:
     assert warnings("hardware=b200_sxm") == []
     fit = "{compute: 0.2, memory: 0.5, launch_us: 12, tile_rows: 17}"

@@ -222,6 +222,19 @@ class DecodingBatch(BlockCounts):
         self._start_decoding(admission, task, generated)
         return True
 
+    def join_all(self, completed: list[tuple[int, int]], end_ps: int, ended: list[int]) -> int:
+        """Record that the prefills of (admission, task) are complete at ``end_ps``; return how many go on to decode.
+
+        The admissions of the others, which have their last token, are added to ``ended``.
+        """
+        joined = 0
+        for admission, task in completed:
+            if self.join(admission, task, end_ps):
+                joined += 1
+            else:
+                ended.append(admission)
+        return joined
+
     def planned_answer(self, admission: int) -> int:
         """Return the tokens of its answer that a decoding sequence has by all steps that are planned."""
         tasks, task = self.tasks, self.running[admission]

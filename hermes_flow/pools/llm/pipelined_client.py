@@ -101,12 +101,7 @@ class MicroBatch:
         end = self._client.send(prefills, decodes, context, start, copying_ps)
         batch.copy_ps = 0
         ended = batch.decode(1, end) if decodes else []
-        joined = 0
-        for admission, task in completed:
-            if batch.join(admission, task, end):
-                joined += 1
-            else:
-                ended.append(admission)
+        joined = batch.join_all(completed, end, ended)
         if not decodes:
             batch.note_peak()
         if self.watched is not None:

@@ -190,12 +190,7 @@ class Rank:
         more: list[tuple[int, int]] = []
         if decodes and self._speculation is not None:
             more = self._speculation.gain_more(batch, end_ps, ended)
-        joined = 0
-        for admission, task in completed:
-            if batch.join(admission, task, end_ps):
-                joined += 1
-            else:
-                ended.append(admission)
+        joined = batch.join_all(completed, end_ps, ended)
         if not decodes:
             batch.note_peak()
         if self.watched is not None:

@@ -181,12 +181,7 @@ class StepLoop(EngineClient):
         more: list[tuple[int, int]] = []
         if decodes and self._speculation is not None:
             more = self._speculation.gain_more(batch, end, ended)
-        joined = 0
-        for admission, task in completed:
-            if batch.join(admission, task, end):
-                joined += 1
-            else:
-                ended.append(admission)
+        joined = batch.join_all(completed, end, ended)
         if not decodes:
             batch.note_peak()
         if self._watched is not None:

@@ -173,7 +173,8 @@ class RankedScheduler:
 
     def last_decode(self, end_ps: int) -> Step:
         """Return the last step of a stretch, which ends at ``end_ps`` with its results not yet delivered."""
-        step = self._join([rank.last_decode(end_ps) if rank in self._busy else None for rank in self.ranks])
+        busy = {id(rank) for rank in self._busy}  # ranks may be a thousand
+        step = self._join([rank.last_decode(end_ps) if id(rank) in busy else None for rank in self.ranks])
         assert step is not None
         step.end_ps = end_ps
         return step

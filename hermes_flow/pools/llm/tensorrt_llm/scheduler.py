@@ -140,6 +140,8 @@ class TensorRTScheduler:
     def propose(self) -> tuple[Step, list[tuple[Sequence, int]]]:
         """Return the decodes of the next step, and its prompts with their tokens; requests may be paused for it."""
         step = Step([], [], 0)
+        if not self.active:
+            return step, []
         chosen = self._with_memory(step)
         return step, self._that_run(chosen, step)
 

@@ -178,7 +178,15 @@ def _unmeasured(gpu: Hardware, engine: str, attends: Precision) -> Hardware:
     others = [_hardware(name, engine) for name in MEASURED if name != gpu.name]
     with_own = [other for other in others if other.engine is not None and other.engine.kernels is not None]
     fits = [with_engine_kernels(other.efficiency, other, attends) for other in with_own or others]
-    return replace(gpu, efficiency=_mean(fits), engine=_hardware("a100_sxm", engine).engine)
+    launching = _hardware("a100_sxm", engine).engine
+    if with_own and gpu.engine is not None:  # how the engine launches is not a measurement of this GPU
+        of_another = with_own[0].engine
+        launching = replace(
+            launching,
+            dependent_launches=gpu.engine.dependent_launches,
+            kernel_gap_us=of_another.kernel_gap_us,
+        )
+    return replace(gpu, efficiency=_mean(fits), engine=launching)
 
 
 @cache

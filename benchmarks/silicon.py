@@ -233,7 +233,7 @@ def _base(what: Checkpoint, system: str, told: Settings) -> hf.Config:
         *([] if told.sorts else ["engine.sorts_logits=false"]),
         *(["model.sampling.sorted=false"] if told.greedy or not told.sorts else []),
         *([] if told.router is None else [f"model.experts.router_precision={told.router}"]),
-        *(["model.experts.kernels=marlin"] if told.marlin else []),
+        *([] if told.kernels == "default" else [f"model.experts.kernels={told.kernels}"]),
     ]
     return _composed(tuple(overrides))
 
@@ -253,6 +253,8 @@ def _engine_as(told: Settings, pool: LLMPool, stated: float) -> Hardware:
         rate = PER_SPLIT_TOKEN_US
     more_us = max(0.0, rate * 0.5 * (1.0 + SHORTEST) * stated - of_text * PROMPT_OF_INGEST)
     engine = replace(engine, ingest_ms=engine.ingest_ms + 1e-3 * more_us)
+    if engine.kernel_gap_us and engine.layer_us is not None:
+        engine = replace(engine, dependent_launches=told.dependent_launches)
     if told.eager_attention:
         engine = replace(engine, attention_launch=1.0)
     if told.captured is not None and engine.eager is not None:

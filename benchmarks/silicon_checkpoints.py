@@ -37,7 +37,7 @@ def _whole(precision: str) -> tuple[str, ...]:
 CHECKPOINTS = {
     ("MiniMaxAI/MiniMax-M2.5", "fp4"): Checkpoint("minimax_m2_5_nvfp4"),
     ("MiniMaxAI/MiniMax-M2.5", "fp8"): Checkpoint("minimax_m2_5", _whole("fp8")),
-    ("Qwen/Qwen3-235B-A22B-FP8", "fp8"): Checkpoint("qwen3_235b_a22b", _whole("fp8")),
+    ("Qwen/Qwen3-235B-A22B-FP8", "fp8"): Checkpoint("qwen3_235b_a22b", (*_whole("fp8"), "fp8_blocks=true")),
     ("Qwen/Qwen3-32B", "bf16"): Checkpoint("qwen3_32b"),
     ("Qwen/Qwen3-32B", "fp8"): Checkpoint("qwen3_32b", _whole("fp8")),
     ("Qwen/Qwen3.5-397B-A17B", "bf16"): Checkpoint("qwen3_5_397b_a17b"),

@@ -16,7 +16,7 @@ from typing import Any
 
 from benchmarks.silicon_gpus import BLACKWELL
 from benchmarks.silicon_layouts import INFERENCEMAX
-from hermes_flow.config.model import RouterPrecision
+from hermes_flow.config.model import ExpertKernels, RouterPrecision
 
 # How the engines batch: vLLM cuts prompts to its budget of tokens; TensorRT-LLM takes whole prompts beside decodes;
 # SGLang prefills first, apart from decodes
@@ -37,7 +37,8 @@ class Settings:
     the fraction of what weights leave that KV may take. ``eager_attention``: CUDA graphs do not hold the attention.
     ``captured``: the tokens of the largest CUDA graph, where a flag says so. ``whole_experts``: the script spreads
     experts whatever the row says. ``router``: the precision of the experts' router, where it is not the model's.
-    ``marlin``: VLLM_MXFP4_USE_MARLIN=1.
+    ``kernels``: those of experts, by VLLM_MXFP4_USE_MARLIN=1 or by TensorRT-LLM's moe_config.backend.
+    ``dependent_launches``: kernels of CUDA graphs start before those before them are over (TensorRT-LLM).
     ``sorts``: the sampler can sort the logits, as in vLLM up to 0.15, and reserves memory for it. ``greedy``: no
     request samples. ``random_prompts``: they are entries of the vocabulary and no text. ``read_anew``: the tokens
     that the server makes of a token of the client. ``flashinfer``: products in fp8 are FlashInfer's, not DeepGEMM's.
@@ -54,7 +55,8 @@ class Settings:
     captured: int | None = None
     whole_experts: bool = False
     router: RouterPrecision | None = None
-    marlin: bool = False
+    kernels: ExpertKernels = "default"
+    dependent_launches: bool = False
     sorts: bool = False
     greedy: bool = False
     random_prompts: bool = False
@@ -76,10 +78,16 @@ def settings(row: dict[str, Any], users: int) -> Settings:
         # source: InferenceMAX's client (bench_serving, backend_request_func.py) asks with a temperature of 0
         greedy=row["silicon_data_source"].startswith(INFERENCEMAX),
         random_prompts=row["silicon_data_source"].startswith(INFERENCEMAX),
+        dependent_launches=engine == "trtllm" and _launches_ahead(row["backend_version"]),
     )
     if not row["silicon_data_source"].startswith(INFERENCEMAX):
         return default
     return _BY_MODEL[row["model_path"]](row, users, default)
+
+
+def _launches_ahead(release: str | None) -> bool:
+    """Return whether a release of TensorRT-LLM has dependent launches by default, as 1.2 has."""
+    return release is not None and release >= "1.2.0rc6"
 
 
 def _sorts(release: str | None) -> bool:
@@ -141,10 +149,12 @@ def _deepseek(row: dict[str, Any], users: int, default: Settings) -> Settings:
         free = 0.8 if fp4 or (on_b200 and not four) else 0.75
         # One prompt a step, until pull request 258 (January 2026) asked for more tokens
         tokens = (users + row["isl"] + 127) // 64 * 64
-        if measured(row) >= "2026-01-10":
+        if _of_2026(row):
             tokens = max(8192, tokens)
         captured = tokens if _captures_prompts(row, users) else None
-        return replace(default, tokens=tokens, memory=free, captured=captured)
+        return replace(
+            default, tokens=tokens, memory=free, captured=captured, kernels=_deepseek_kernels(row, users)
+        )
     if fp4:
         return replace(default, sequences=256, tokens=16384, kv="fp8", memory=0.85)
     if not on_b200:
@@ -157,9 +167,32 @@ def _deepseek(row: dict[str, Any], users: int, default: Settings) -> Settings:
     return replace(default, sequences=128, tokens=32768, memory=0.82)
 
 
+def _of_2026(row: dict[str, Any]) -> bool:
+    """Return whether a run of TensorRT-LLM has the scripts of 2026, with release 1.2 on B200 in place of 1.1."""
+    return measured(row) >= "2026-01-10"
+
+
+def _deepseek_kernels(row: dict[str, Any], users: int) -> ExpertKernels:
+    """Return the kernels of experts by dsr1_fp8_b200_trt.sh, dsr1_fp4_b200_trt.sh and those before (..._slurm.sh).
+
+    dsr1_fp8_h200_trt.sh asks for CUTLASS's, which are the default there.
+    """
+    if row["system"] not in BLACKWELL:
+        return "default"
+    lengths = row["isl"], row["osl"]
+    if row["precision"] == "fp8":
+        many = lengths == (1024, 8192) and users >= 256
+        return "deepgemm" if many or not _of_2026(row) else "default"
+    if lengths == (8192, 1024):
+        many = users > 32 if _of_2026(row) else users >= 64
+    else:
+        many = users >= 256 and _of_2026(row)
+    return "cutlass" if many else "default"
+
+
 def _captures_prompts(row: dict[str, Any], users: int) -> bool:
     """Return whether dsr1_fp8_b200_trt.sh captures steps with prompts, too (piecewise CUDA graphs)."""
-    if row["system"] != "b200_sxm" or row["precision"] != "fp8" or measured(row) < "2026-01-10":
+    if row["system"] != "b200_sxm" or row["precision"] != "fp8" or not _of_2026(row):
         return False
     least = {(1024, 1024): 64, (1024, 8192): 128, (8192, 1024): 64}[row["isl"], row["osl"]]
     return users >= least and (row["isl"] == 8192 or users < 256)
@@ -169,8 +202,11 @@ def _gpt_oss(row: dict[str, Any], users: int, default: Settings) -> Settings:
     on_b200 = row["system"] in BLACKWELL
     kv, sequences = ("fp8", 512) if on_b200 else ("bf16", users)
     if row["backend"] == "trtllm":
+        # TRTLLM_ENABLE_PDL=1 (gptoss_fp4_b200_trt.sh, gptoss_fp4_h200_trt.sh)
+        default = replace(default, dependent_launches=True)
         return replace(default, sequences=sequences, tokens=20000, kv=kv, memory=0.85)
-    return replace(default, sequences=sequences, kv=kv, captured=2048, marlin=not on_b200)
+    kernels: ExpertKernels = "default" if on_b200 else "marlin"
+    return replace(default, sequences=sequences, kv=kv, captured=2048, kernels=kernels)
 
 
 def _kimi(row: dict[str, Any], users: int, default: Settings) -> Settings:

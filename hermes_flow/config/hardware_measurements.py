@@ -163,7 +163,9 @@ SCAN = 0.18
 INDEX_US = 46.0
 
 
-ExpertFit = Literal["bf16", "fp8", "mxfp4", "mxfp4_fp8", "mxfp4_marlin", "int4", "nvfp4"]
+ExpertFit = Literal[
+    "bf16", "fp8", "fp8_deepgemm", "mxfp4", "mxfp4_fp8", "mxfp4_marlin", "int4", "nvfp4", "nvfp4_cutlass"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +175,9 @@ class Efficiency:
     source: str
     """Where the figures come from."""
     gemm: dict[str, GemmFit]
-    """The fit of matrix products, by precision."""
+    """The fit of matrix products, by precision; ``fp8_block`` is for fp8 in blocks (``model.precision.fp8_blocks``),
+    which takes that of ``fp8`` without it.
+    """
     decode_attention: dict[str, DecodeAttentionFit]
     """The fit of attention in decodes, by precision of the KV cache."""
     prefill_attention: PrefillAttentionFit
@@ -184,9 +188,9 @@ class Efficiency:
     """The fit of NCCL's all-gather and reduce-scatter, by number of devices."""
     experts: dict[ExpertFit, GemmFit] = field(default_factory=dict)
     """The fit of the products of routed experts, by their weights: ``mxfp4`` and ``int4`` are widened and computed
-    in bf16, ``mxfp4_fp8`` is computed in fp8, the others in their own precision. ``mxfp4_marlin`` is for
-    ``model.experts.kernels: marlin``. Half of what routing and sorting
-    take is in each launch. What is missing takes the fit of other products.
+    in bf16, ``mxfp4_fp8`` is computed in fp8, the others in their own precision. ``mxfp4_marlin``, ``fp8_deepgemm``
+    and ``nvfp4_cutlass`` are for ``model.experts.kernels``: ``marlin``, ``deepgemm`` and ``cutlass``. Half of what
+    routing and sorting take is in each launch. What is missing takes the fit of other products.
     """
     latent_decode: dict[str, Factor] = field(default_factory=dict)
     """The fraction of the bf16 peak that decode attention over latent KV reaches, by precision of the KV: all heads
@@ -318,7 +322,9 @@ class EngineKernels:
     source: str
     """Where the figures come from."""
     gemm: dict[str, GemmFit] = field(default_factory=dict)
-    """The fit of matrix products, by precision."""
+    """The fit of matrix products, by precision; ``fp8_block`` is for fp8 in blocks (``model.precision.fp8_blocks``),
+    which takes that of ``fp8`` without it.
+    """
     decode_attention: dict[str, DecodeAttentionFit] = field(default_factory=dict)
     """The fit of attention in decodes, by precision of the KV cache."""
     prefill_attention: dict[str, PrefillAttentionFit] = field(default_factory=dict)
@@ -347,6 +353,14 @@ class EngineOverhead:
     attention_launch: FactorOrZero
     ingest_ms: Milliseconds
     layer_us: Microseconds | None = None
+    kernel_gap_us: Microseconds = 0.0
+    """The time between two kernels of a CUDA graph where the later one starts after the earlier one is over. Only for
+    engines that have ``dependent_launches``.
+    """
+    dependent_launches: bool = False
+    """Whether the kernels of CUDA graphs start before those that they depend on are over (programmatic dependent
+    launch), which hides ``kernel_gap_us``.
+    """
     elementwise: PositiveShare | None = None
     """The fraction of the memory bandwidth at which norms, activations and rotary embeddings move the values of many
     tokens, where this takes longer than ``layer_us``; null where only ``layer_us`` is known.

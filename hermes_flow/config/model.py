@@ -10,7 +10,7 @@ from hermes_flow.config.quantities import Billions, BillionsOrZero, Count, Count
 from hermes_flow.program.quick_dataclass import dataclass
 
 Precision = Literal["bf16", "fp8", "int8", "int4", "mxfp4", "nvfp4"]
-ExpertKernels = Literal["default", "marlin"]
+ExpertKernels = Literal["default", "marlin", "deepgemm", "cutlass"]
 RouterPrecision = Literal["bf16", "fp32", "tf32"]
 
 
@@ -48,6 +48,10 @@ class ModelPrecision:
     """The number of layers with a dense MLP whose weights all stay bf16, as a first and a last one."""
     group_size: Width | None = None
     """How many weights of int4 or int8 share a scale of 16 bits; null counts no scales."""
+    fp8_blocks: bool = False
+    """Whether weights in fp8 are scaled in blocks of 128 rows and columns, and their activations in groups of 128.
+    Engines have kernels of their own for these.
+    """
     modules: dict[str, ModulePrecision] = field(default_factory=dict)
     """Modules with a precision of their own, under any names."""
 
@@ -110,7 +114,8 @@ class Experts:
     """
     kernels: ExpertKernels = "default"
     """The kernels of routed experts: ``marlin`` for weights in mxfp4 with vLLM's VLLM_MXFP4_USE_MARLIN=1, which pads
-    them and computes in bf16.
+    them and computes in bf16, and with TensorRT-LLM's moe_config.backend ``deepgemm`` for weights in fp8 and
+    ``cutlass`` for weights in nvfp4.
     """
 
 

@@ -77,6 +77,10 @@ def engine_terms(engine: EngineOverhead, model: Model | None, tensor_parallel: i
         terms += _small_kernel_terms(engine, model)
         terms += [f"{engine.step_us:g} µs a step"] if engine.step_us else []
         terms += [f"{engine.sequence_us:g} µs a sequence"] if engine.sequence_us else []
+    if engine.dependent_launches:
+        terms.append(f"dependent launches that hide {engine.kernel_gap_us:g} µs between kernels")
+    elif engine.kernel_gap_us and model is not None and model.latent_attention is not None:
+        terms.append(f"{engine.kernel_gap_us:g} µs between kernels")
     if engine.elementwise is not None:
         terms.append(f"norms and activations at {engine.elementwise:g} of the bandwidth")
     if engine.attention_launch or engine.layer_us is None:

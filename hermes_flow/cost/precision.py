@@ -33,6 +33,18 @@ _STAND_INS: dict[Precision, tuple[Precision, ...]] = {
     "nvfp4": ("mxfp4", "fp8", "bf16"),
 }
 
+# The weights that other kernels of experts than the default ones are for, with what these compute in, and their fits.
+KERNELS_FOR: dict[ExpertKernels, tuple[Precision, Precision]] = {
+    "marlin": ("mxfp4", "bf16"),
+    "deepgemm": ("fp8", "fp8"),
+    "cutlass": ("nvfp4", "nvfp4"),
+}
+KERNEL_FITS: dict[ExpertKernels, ExpertFit] = {
+    "marlin": "mxfp4_marlin",
+    "deepgemm": "fp8_deepgemm",
+    "cutlass": "nvfp4_cutlass",
+}
+
 
 def peak_tera(hardware: Hardware, precision: Precision) -> float | None:
     """Return the hardware's peak in this precision, in 10¹² operations per second; None where it has none."""
@@ -63,8 +75,8 @@ def experts_measured_as(
 
     Weights of 4 bits that are widened in the kernel cost alike, whatever their format is.
     """
-    if kernels == "marlin":
-        return "mxfp4_marlin"
+    if kernels in KERNEL_FITS:
+        return KERNEL_FITS[kernels]
     if weights == compute and weights in ("bf16", "fp8", "nvfp4"):
         return weights
     if (weights, compute) == ("mxfp4", "fp8"):

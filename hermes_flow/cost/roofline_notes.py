@@ -18,6 +18,8 @@ from hermes_flow.cost.router import wide_peak
 from hermes_flow.cost.torus import torus_note
 from hermes_flow.cost.windows import window_notes
 
+KERNEL_NAMES = {"deepgemm": "DeepGEMM", "cutlass": "CUTLASS"}
+
 if TYPE_CHECKING:
     from hermes_flow.cost.roofline_tables import RooflineTables
 
@@ -106,6 +108,8 @@ def _own_fit_notes(tables: RooflineTables) -> list[str]:
         padded = (
             f", with Marlin's kernels, padded to {wide.in_features:,} × {deep.in_features:,} on one device"
         )
+    elif experts.kernels != "default":
+        padded = f", with the kernels of {KERNEL_NAMES[experts.kernels]}"
     if not fitted:
         return [f"routed experts{padded}: not measured on this hardware"] if padded else []
     return [

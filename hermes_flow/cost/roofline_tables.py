@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from hermes_flow.config.mixer_shape import delta_scans, mixer_gemms, scans
-from hermes_flow.config.schema import Efficiency, EngineOverhead, Experts, ModelPrecision, Precision
+from hermes_flow.config.schema import Efficiency, EngineOverhead, Experts, GemmFit, ModelPrecision, Precision
 from hermes_flow.config.shape import (
     BYTES,
     Gemm,
@@ -27,7 +27,7 @@ from hermes_flow.config.shape import (
     whole,
 )
 from hermes_flow.cost.delta_rule import convolution_s, scan_costs, state_s
-from hermes_flow.cost.elementwise import elementwise_s
+from hermes_flow.cost.elementwise import check_gaps, elementwise_s
 from hermes_flow.cost.engine_overhead import sampler_us
 from hermes_flow.cost.expert_exchange import gathered_s, sent_s
 from hermes_flow.cost.expert_routing import on_fullest_device
@@ -35,7 +35,7 @@ from hermes_flow.cost.kv import own_kv_bytes_per_token
 from hermes_flow.cost.launches import launched_s
 from hermes_flow.cost.model import Deployment
 from hermes_flow.cost.operators import NORM_BYTES, Floats, Operators, with_wait
-from hermes_flow.cost.precision import compute_precision, measured_as
+from hermes_flow.cost.precision import KERNELS_FOR, compute_precision, measured_as
 from hermes_flow.cost.prompt_attention import PromptAttention
 from hermes_flow.cost.roofline_notes import NO_ENGINE, provenance
 from hermes_flow.cost.router import wide_peak, wide_router_s
@@ -62,6 +62,7 @@ class RooflineTables:
             raise ConfigError(
                 f"{self.operators.key}.engine", "null; the roofline needs the engine's overheads here"
             )
+        check_gaps(engine, f"{self.operators.key}.engine")
         self.engine: EngineOverhead = engine
         self.small_launches = engine.layer_us is None  # else they are a part of it
         ranks = pipeline_ranks(self.model, deployment.pipeline_parallel)
@@ -287,11 +288,18 @@ class RooflineTables:
     def _products(self, gemms: tuple[Gemm, ...], tokens: Floats, part: Portion, launched: bool) -> Floats:
         """All tokens through each of these matrices of one layer."""
         gemm, compute = self.operators.gemm, self.compute_of(part)
-        scales = scale_bytes(self.model, part.weights)
+        scales, fit = scale_bytes(self.model, part.weights), self.block_fit(part.weights, compute)
         products = (
-            gemm(each, tokens, part.weights, compute, launched=launched, scale_bytes=scales) for each in gemms
+            gemm(each, tokens, part.weights, compute, launched=launched, scale_bytes=scales, fit=fit)
+            for each in gemms
         )
         return sum(products, 0.0 * tokens)
+
+    def block_fit(self, weights: Precision, compute: Precision) -> GemmFit | None:
+        """Return the fit of products in fp8 that is scaled in blocks; None where that of the precision holds."""
+        if not self.model.precision.fp8_blocks or (weights, compute) != ("fp8", "fp8"):
+            return None
+        return self.operators.efficiency.gemm.get("fp8_block")
 
     def _mixture(self, experts: Experts, tokens: Floats) -> Floats:
         """What one mixture layer does with the rank's own tokens: router, exchange, routed and shared experts."""
@@ -353,11 +361,12 @@ class RooflineTables:
 
     def _check_kernels(self, experts: Experts, weights: Precision, compute: Precision) -> None:
         """Raise ConfigError where the kernels of experts are not for such weights."""
-        if experts.kernels == "marlin" and (weights, compute) != ("mxfp4", "bf16"):
+        modelled = KERNELS_FOR.get(experts.kernels, (weights, compute))
+        if (weights, compute) != modelled:
             raise ConfigError(
                 f"{self.deployment.key}.model.experts.kernels",
-                f"marlin is modelled for experts in mxfp4 computed in bf16; those of {self.model.name} are in "
-                f"{weights}, computed in {compute}: expected default",
+                f"{experts.kernels} is modelled for experts in {modelled[0]} computed in {modelled[1]}; those of "
+                f"{self.model.name} are in {weights}, computed in {compute}: expected default",
             )
 
     def _experts_table(self) -> list[int]:

@@ -11,6 +11,7 @@ from typing import Any
 from hermes_flow.config.documents import DocumentError, read_yaml
 from hermes_flow.config.folders import config_folder
 from hermes_flow.deployments.exchange import leave_out_exchange
+from hermes_flow.deployments.expert_backend import read_backend
 from hermes_flow.deployments.flags import Flags, flags_of_mapping, parse_flags
 from hermes_flow.deployments.host_memory import gather_host_memory
 from hermes_flow.deployments.models import catalog_entry, model_overrides
@@ -163,6 +164,10 @@ def _finish(dialect: Dialect, keys: dict[str, Any], found: Imported, pool: str) 
     if dialect.engine == "sglang" and model is not None:
         found.notes += read_states(keys, found.ignored, str(model))
     leave_out_waits(keys, found.ignored, pool)
+    of_weights = (
+        "model.precision.weights" if pool == "llm" else f"cluster.pools.{pool}.model.precision.weights"
+    )
+    read_backend(keys, found.ignored, model, found.overrides.get(of_weights))
     _gather_adapters(keys, found)
     chosen = (
         []

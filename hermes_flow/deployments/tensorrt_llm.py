@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from hermes_flow.deployments.expert_backend import BACKEND, BACKENDS
 from hermes_flow.deployments.settings import (
     NO_EFFECT,
     Dialect,
@@ -55,6 +56,10 @@ def _chunked(flag: str, value: Value) -> Keys:
     return {"context_chunking_policy": "first_come_first_served"} if str(value).lower() == "true" else {}
 
 
+def _backend(flag: str, value: Value) -> Keys:
+    return {BACKEND: str(value).upper()}
+
+
 TENSORRT_LLM = Dialect(
     engine="tensorrt_llm",
     short={"--tp": "--tp-size", "--pp": "--pp-size", "--ep": "--ep-size"},
@@ -86,13 +91,13 @@ TENSORRT_LLM = Dialect(
         "--attention-dp-config.batching-wait-iters": whole("attention_dp_config.batching_wait_iters"),
         "--disable-overlap-scheduler": switch("lookahead", 0, 1),
         "--enable-attention-dp": switch("attention_dp", True, False),
+        "--moe-config.backend": _backend,
     },
     without_effect=NO_EFFECT,
     unmodelled={
         "--speculative-config.decoding-type": "drafting with TensorRT-LLM's scheduler",
         "--cuda-graph-config.enable-padding": "which steps have CUDA graphs",
         "--cuda-graph-config.max-batch-size": "which steps have CUDA graphs",
-        "--moe-config.backend": "the backend of experts",
         "--gpus-per-node": "where the devices are: set network.devices_per_node",
         "--cluster-size": "clusters of experts",
     },
@@ -137,4 +142,6 @@ def trtllm_settings(pool: LLMPool) -> tuple[dict[str, Any], dict[str, Any]]:
         options["disable_overlap_scheduler"] = True
     if pool.data_parallel > 1:
         options["enable_attention_dp"] = True
+    if pool.model.experts is not None and pool.model.experts.kernels in BACKENDS:
+        options["moe_config"] = {"backend": BACKENDS[pool.model.experts.kernels]}
     return flags, options

@@ -36,7 +36,10 @@ def test_decodes_read_kv_as_the_engine_was_measured_to() -> None:
 
 def test_without_own_kernels_a_step_takes_what_those_of_the_hardware_take() -> None:
     plain = ("hardware=h200_sxm", "model=mixtral_8x7b", "cluster.pools.llm.tensor_parallel=2")
-    tensorrt = ("engine=tensorrt_llm", "hardware.engine.kernels=null", "hardware.engine.experts=null")
+    tensorrt = (
+        *("engine=tensorrt_llm", "hardware.engine.kernels=null", "hardware.engine.experts=null"),
+        "hardware.engine.dependent_launches=false",
+    )
     own, vllm = cost(*plain, *tensorrt), cost(*plain, "engine=vllm")
     assert own.tokens_ps[:64] == vllm.tokens_ps[:64]
     assert own.prefill_pair_ps == vllm.prefill_pair_ps
@@ -96,7 +99,7 @@ def test_kernels_of_an_engine_without_figures_are_refused() -> None:
 def test_the_program_says_which_kernels_of_the_engine_hold() -> None:
     mixture = ("hardware=h200_sxm", "model=gpt_oss_120b", "engine=tensorrt_llm")
     own = " ".join(cost(*mixture).provenance)
-    assert "matrix products (bf16, fp8), decode attention (bf16, fp8)" in own
+    assert "matrix products (bf16, fp8, fp8_block), decode attention (bf16, fp8)" in own
     assert "all-reduce of devices (2, 4, 8): fit to AIConfigurator" in own
     assert "routed experts in mxfp4: as fitted to the engine's measured kernels of such experts" in own
     others = " ".join(cost(*mixture, "hardware.engine.experts=null").provenance)

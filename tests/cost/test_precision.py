@@ -96,7 +96,7 @@ def test_where_the_hardware_has_no_fp8_its_weights_are_widened() -> None:
 
 def test_a_mixture_computes_its_experts_as_its_other_layers_and_its_router_in_bf16() -> None:
     deepseek = model("deepseek_v3")
-    assert deepseek.precision == ModelPrecision("fp8", "bf16", "fp8")
+    assert deepseek.precision == ModelPrecision("fp8", "bf16", "fp8", fp8_blocks=True)
     shared = dataclasses.replace(deepseek, layers=1, experts=None)
     attention = (
         fp8_gemm_us(1, 7168, 1536)

@@ -576,3 +576,35 @@ def test_the_order_of_sglangs_queue_is_read_and_written() -> None:
     config = hf.compose(["engine=sglang", f"{POOL}.packing=lpm", "model=qwen3_8b"])
     (server,) = servers_of(config)
     assert " --schedule-policy lpm " in " ".join(server.command)
+
+
+@pytest.mark.parametrize(
+    ("model", "backend", "kernels", "reason"),
+    [
+        ("deepseek-ai/DeepSeek-V3", "DEEPGEMM", "deepgemm", None),
+        ("nvidia/DeepSeek-R1-FP4", "CUTLASS", "cutlass", None),
+        (
+            "deepseek-ai/DeepSeek-V3",
+            "CUTLASS",
+            "default",
+            "CUTLASS: modelled for experts in nvfp4, and those of deepseek_v3 are in fp8",
+        ),
+        (
+            "openai/gpt-oss-120b",
+            "TRITON",
+            "default",
+            "TRITON: the kernels by default, as they were measured on the hardware",
+        ),
+        ("openai/gpt-oss-120b", "WIDEEP", "default", "not modelled: experts with WIDEEP"),
+    ],
+)
+def test_the_backend_of_experts_of_tensorrt_llm_is_read(
+    tmp_path: Path, model: str, backend: str, kernels: str, reason: str | None
+) -> None:
+    options = tmp_path / "options.yaml"
+    options.write_text(f"moe_config:\n  backend: {backend}\n")
+    found = read_deployment("trtllm", f"trtllm-serve {model} --extra_llm_api_options {options}")
+    experts = pool_of(found.texts()).model.experts
+    assert experts is not None
+    assert experts.kernels == kernels
+    assert found.ignored.get("--moe-config.backend") == reason

@@ -52,7 +52,8 @@ def precision_of(source: Source, layout: Layout, modules: Sequence[Module], give
     Raises ConfigError for a method that is not known, and for matrices that are quantized in part.
     """
     plain: dict[str, Any] = {"weights": "bf16", "kv_cache": "bf16", "activations": "bf16"}
-    nothing: dict[str, Any] = {"unquantized": [], "unquantized_layers": 0, "group_size": None, "modules": {}}
+    nothing: dict[str, Any] = {"unquantized": [], "unquantized_layers": 0, "group_size": None}
+    nothing |= {"fp8_blocks": False, "modules": {}}
     if given is None:
         return {**plain, **nothing}
     if not isinstance(given, Mapping):
@@ -85,6 +86,8 @@ def _quantized(
     found["weights"], found["activations"] = default
     if default[0] in ("int4", "int8"):
         found["group_size"] = _group_size(given)
+    elif default == ("fp8", "fp8"):
+        found["fp8_blocks"] = _in_blocks(given)
     head = None if ignored.match("lm_head") else choice.of("lm_head")
     return found | _differing(pairs, default, head)
 
@@ -96,6 +99,15 @@ def _group_size(given: Mapping[str, Any]) -> int | None:
     for group in groups.values() if isinstance(groups, Mapping) else ():
         found = found or (group.get("weights") or {}).get("group_size")
     return found if isinstance(found, int) and found > 0 else None
+
+
+def _in_blocks(given: Mapping[str, Any]) -> bool:
+    """Return whether blocks of a matrix have scales of their own."""
+    groups = given.get("config_groups")
+    each_group = groups.values() if isinstance(groups, Mapping) else ()
+    found = [(group.get("weights") or {}).get("block_structure") for group in each_group]
+    found.append(given.get("weight_block_size"))
+    return any(isinstance(each, list) and len(each) == 2 for each in found)
 
 
 def _ignored(source: Source, given: Mapping[str, Any]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Marlin's kernels of experts are refused where no server has them, and named where they were not measured."""
+"""Kernels of experts are refused where no server has them, and named where they were not measured."""
 
 from __future__ import annotations
 
@@ -75,3 +75,20 @@ def test_operator_tables_have_no_times_of_them(tmp_path: Path) -> None:
                 ]
             )
         )
+
+
+DEEPSEEK = [*GPT_OSS[:-1], "model=deepseek_v3", "cluster.pools.llm.tensor_parallel=8"]
+
+
+def test_kernels_of_tensorrt_llm_are_refused_with_another_engine_and_named_where_not_measured() -> None:
+    setting = "model.experts.kernels: deepgemm"
+    words = [*DEEPSEEK, "model.experts.kernels=deepgemm"]
+    with pytest.raises(HermesFlowError, match=f"{setting} is a setting of TensorRT-LLM.*the engine is vllm"):
+        hf.compile(hf.compose([*words, "hardware=b200_sxm"]))
+
+    def warned(hardware: str) -> bool:
+        compiled = hf.compile(hf.compose([*words, "engine=tensorrt_llm", f"hardware={hardware}"]))
+        return any(f"{setting} was not measured on {hardware}" in text for text in compiled.warnings)
+
+    assert not warned("b200_sxm")
+    assert warned("h200_sxm")

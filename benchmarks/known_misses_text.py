@@ -83,10 +83,15 @@ WIDE_PAIR = """
 ## DeepSeek on B200 with prefill and decode apart
 
 One client of eight B200 prefills and one decodes, both with data-parallel attention and experts on all eight devices
-(SGLang). Prompts have 8,192 tokens, answers 1,024. Both sides have the settings of the recipe of this layout, and
-each rank has SGLang's own scheduler. The measured time per token is twice the simulated one. A large part of the
-difference belongs to this run alone: InferenceMAX has the same layout with the same lengths and users at 28.0 ms
-(SGLang 0.5.8) and 30.6 ms (TensorRT-LLM). Its TTFT is 15 s with one engine and 1.9 s with the other.
+(SGLang). Prompts have up to 8,192 tokens and answers up to 1,024, of which the benchmark draws 80 to 100 %. By its
+tokens per second an answer has 920 tokens, so a token took 51.1 ms. (Until November 2026 this page divided by 1,023,
+and said 45.9 ms.) Both sides have the settings of the recipe of this layout, and each rank has SGLang's own
+scheduler. The measured time per token is more than twice the simulated one. A large part of the difference belongs
+to this run alone: InferenceMAX has the same layout with the same lengths and users at 28.0 ms (SGLang 0.5.8) and
+30.6 ms (TensorRT-LLM). Its TTFT is 15 s with one engine and 1.9 s with the other. The same pull request has a run
+with other limits of the prefill client, with a TTFT of 19.1 s and 49.9 ms a token, so the time per token is that of
+the decode client alone. Both runs have `SGLANG_ENABLE_JIT_DEEPGEMM: false`, and the recipe that followed
+(NVIDIA/srt-slurm, recipes/b200-fp8) has not.
 
 The simulation has three ways in which ranks wait for each other: each step waits for the slowest rank by its own
 sequences, for the device with the most popular experts, and for the exchange of tokens. The recipe of SGLang on B200
@@ -104,7 +109,7 @@ are padded to the longest one, and their logits are gathered. Both are small: 12
 µs in each layer.
 
 This run is one of those from which the error bar of this kind is made ([error bars](error_bars.md)). The bar holds
-four of five of them. It holds the times per token of InferenceMAX's runs of the same layout, but not the 45.9 ms of
+four of five of them. It holds the times per token of InferenceMAX's runs of the same layout, but not the 51.1 ms of
 this run: no other run of this kind is as far off. Its TTFT lies just beyond the end of the bar (9.1 s). Times to the
 first token of these runs are wrong by factors of up to 23. Most of the large errors are explained: recipes of
 TensorRT-LLM have seats to decode for half or two thirds of the users, and the others wait until an answer ends. What
@@ -112,8 +117,8 @@ SGLang's prompts wait for on B200 is not known (9.7 s with 64 users on four clie
 
 This table has the parts of a decode step with the sequences that decode at a time, and the most that anything
 published says of a part. KV of a prompt is 0.29 GB in fp8, and its transfer takes 3 ms of a TTFT of seconds. At
-most 15 ms of the published 45.9 are not explained by any of these. Candidates are kernels with masks for the
-largest number of tokens that a device may receive, and a scheduler that does not overlap.
+most 20 ms of the published 51.1 are not explained by any of these. Candidates are products without DeepGEMM, kernels
+with masks for the largest number of tokens that a device may receive, and a scheduler that does not overlap.
 """
 
 TAILS = """

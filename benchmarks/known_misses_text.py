@@ -90,7 +90,7 @@ scheduler. The measured time per token is more than twice the simulated one. A l
 to this run alone: InferenceMAX has the same layout with the same lengths and users at 28.0 ms (SGLang 0.5.8) and
 30.6 ms (TensorRT-LLM). Its TTFT is 15 s with one engine and 1.9 s with the other. The same pull request has a run
 with other limits of the prefill client, with a TTFT of 19.1 s and 49.9 ms a token, so the time per token is that of
-the decode client alone. Both runs have `SGLANG_ENABLE_JIT_DEEPGEMM: false`, and the recipe that followed
+the decode client alone. The recipe has `SGLANG_ENABLE_JIT_DEEPGEMM: false`, and the recipe that followed
 (NVIDIA/srt-slurm, recipes/b200-fp8) has not.
 
 The simulation has three ways in which ranks wait for each other: each step waits for the slowest rank by its own

@@ -125,6 +125,23 @@ def test_a_run_that_drafted_is_left_out_unless_the_latest_file_has_it() -> None:
     assert covered([drafted, again])[0] == [drafted]
 
 
+@pytest.mark.parametrize("system", ["b200_sxm", "b300_sxm"])
+def test_qwen_in_the_layout_of_drafting_alone_is_left_out_on_both_gpus(system: str) -> None:
+    qwen = {
+        "backend": "sglang",
+        "backend_version": "0.5.9",
+        "model_path": "Qwen/Qwen3.5-397B-A17B",
+        "precision": "fp8",
+        "system": system,
+        "tp_size": 4,
+        "moe_ep_size": 1,
+    }
+    assert may_draft(row(**qwen))
+    assert not may_draft(row(**qwen | {"moe_ep_size": 4}))
+    assert not may_draft(row(**qwen | {"tp_size": 8}))
+    assert not may_draft(row(**qwen | {"silicon_data_source": "db-dump/1; silicon_concurrency=4"}))
+
+
 def test_a_published_checkpoint_is_taken_with_the_parts_that_it_leaves_wide() -> None:
     quantized = checkpoint(row())
     assert quantized is not None

@@ -15,6 +15,7 @@ from hermes_flow.deployments.expert_backend import read_backend
 from hermes_flow.deployments.flags import Flags, flags_of_mapping, parse_flags
 from hermes_flow.deployments.host_memory import gather_host_memory
 from hermes_flow.deployments.models import catalog_entry, model_overrides
+from hermes_flow.deployments.ranks import divide_ranks
 from hermes_flow.deployments.settings import Dialect, text_of
 from hermes_flow.deployments.sglang import SGLANG
 from hermes_flow.deployments.sglang_states import read_states
@@ -158,8 +159,7 @@ def _one_slip(given: str, name: str) -> bool:
 def _finish(dialect: Dialect, keys: dict[str, Any], found: Imported, pool: str) -> None:
     """Add the keys of the pool, after those that depend on each other."""
     model = found.overrides.get(_model_key(pool))
-    _divide_ranks(dialect, keys, found, model)
-    _spread_experts(keys, found, model)
+    divide_ranks(dialect.engine, keys, found.ignored, found.notes, model)
     leave_out_exchange(keys, dialect.engine, found.ignored)
     if dialect.engine == "sglang" and model is not None:
         found.notes += read_states(keys, found.ignored, str(model))
@@ -204,87 +204,6 @@ def _name_limits_of_the_server(dialect: Dialect, keys: dict[str, Any], found: Im
             f"vLLM's server chooses by the GPU what is not given: {'; '.join(missing)} (with less than 70 GiB, and "
             "on the A100); engine=vllm has 256 and 8,192, so set what your server logs, or "
             "engine.server_limits=by_gpu"
-        )
-
-
-def _divide_ranks(dialect: Dialect, keys: dict[str, Any], found: Imported, model: Any) -> None:
-    """Say what data-parallel ranks are: attention apart on each rank of a mixture, or clients of their own."""
-    _leave_out_dense_ranks(keys, found, model)
-    if keys.pop("attention_dp", False):  # TensorRT-LLM has a rank on each device of its tensor-parallel group
-        keys["data_parallel"], keys["tensor_parallel"] = keys.get("tensor_parallel", 1), 1
-        found.notes.append(
-            "each device is a data-parallel rank of attention: data_parallel in place of tp_size"
-        )
-        return
-    ranks, apart = keys.get("data_parallel", 1), keys.pop("dp_attention", False)
-    reason = _unused_routing(keys, ranks, apart)
-    if reason:
-        del keys["rank_routing"]
-        found.ignored["--load-balance-method"] = reason
-    if ranks <= 1:
-        return
-    if apart:  # SGLang divides its tensor-parallel group among the ranks
-        devices = keys.get("tensor_parallel", 1)
-        if devices % ranks:
-            raise ConfigError(
-                "task.path: --data-parallel-size",
-                f"{ranks} ranks of attention do not divide --tensor-parallel-size {devices}",
-            )
-        keys["tensor_parallel"] = devices // ranks
-        for limit in ("max_num_seqs", "chunked_prefill_size"):  # and these limits of its flags
-            if keys.get(limit) is not None:
-                keys[limit] = max(1, keys[limit] // ranks)
-        found.notes.append("tensor_parallel is that of one data-parallel rank of attention")
-        return
-    mixture = bool(catalog_entry(str(model)).get("experts")) if model else keys.get("expert_parallel", False)
-    if mixture and dialect.engine != "sglang":
-        return
-    del keys["data_parallel"]
-    keys["count"] = ranks
-    what = "data-parallel ranks of a dense model" if not mixture else "replicas behind one server"
-    note = f"{ranks} {what} are {ranks} clients"
-    if not model and not mixture and dialect.engine != "sglang":
-        note += "; if the model is a mixture of experts, set data_parallel in place of count"
-    found.notes.append(note)
-
-
-def _leave_out_dense_ranks(keys: dict[str, Any], found: Imported, model: Any) -> None:
-    """Ignore ranks of attention of a model that is known to be dense: they would share its MLPs."""
-    flags = {"attention_dp": "--enable-attention-dp", "dp_attention": "--enable-dp-attention"}
-    given = [key for key in flags if keys.get(key)]
-    entry = catalog_entry(str(model)) if model and given else {}
-    if not entry or entry.get("experts"):
-        return
-    for key in given:
-        del keys[key]
-        found.ignored[flags[key]] = f"not modelled for {model}, whose MLPs all ranks would share"
-    keys.pop("data_parallel", None)
-
-
-def _unused_routing(keys: dict[str, Any], ranks: int, apart: bool) -> str:
-    """Return why the rule by which ranks get requests is left out; empty where there is none, or it is modelled."""
-    rule = keys.get("rank_routing")
-    if rule is None:
-        return ""
-    if ranks <= 1:
-        return "no effect with one rank"
-    if not apart:
-        return "the replicas are clients: set cluster.routing"
-    if rule in ("round_robin", "shortest_queue"):
-        return ""
-    if rule == "follow_bootstrap_room":
-        return "the default where prefill and decode have servers of their own, no rule elsewhere"
-    return f"not modelled: {rule}; the ranks get requests in turns (round_robin), or by shortest_queue"
-
-
-def _spread_experts(keys: dict[str, Any], found: Imported, model: Any) -> None:
-    """Spread experts over ranks of attention: engines cut them over all ranks, or spread them, and copy none."""
-    mixture = model is None or bool(catalog_entry(str(model)).get("experts"))
-    if keys.get("data_parallel", 1) > 1 and mixture and not keys.get("expert_parallel"):
-        keys["expert_parallel"] = True
-        found.notes.append(
-            "the engine cuts the experts over all ranks of attention; here they are spread over them whole "
-            "(expert_parallel), which takes as much memory"
         )
 
 

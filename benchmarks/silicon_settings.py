@@ -42,7 +42,7 @@ class Settings:
     ``sorts``: the sampler can sort the logits, as in vLLM up to 0.15, and reserves memory for it. ``greedy``: no
     request samples. ``random_prompts``: they are entries of the vocabulary and no text. ``read_anew``: the tokens
     that the server makes of a token of the client. ``flashinfer``: products in fp8 are FlashInfer's, not DeepGEMM's.
-    Each user asks ``requests_per_user`` times.
+    ``triton``: experts in fp8 have Triton's kernels. Each user asks ``requests_per_user`` times.
     """
 
     batching: str
@@ -62,6 +62,7 @@ class Settings:
     random_prompts: bool = False
     read_anew: float = 1.0
     flashinfer: bool = False
+    triton: bool = False
     requests_per_user: int = 10
 
 
@@ -113,7 +114,9 @@ def _minimax(row: dict[str, Any], users: int, default: Settings) -> Settings:
     if row["backend_version"].startswith("nightly"):  # the first script of the checkpoint in nvfp4
         return replace(default, sequences=users, kv="fp8")
     if row["backend_version"] < "0.19":  # before pull request 947 the scripts' test was true of every row
-        return replace(default, memory=0.95, whole_experts=True)
+        # VLLM_USE_FLASHINFER_MOE_FP8=0 and VLLM_MOE_USE_DEEP_GEMM=0 leave Triton's kernels on B200
+        triton = row["system"] in BLACKWELL
+        return replace(default, memory=0.95, whole_experts=True, triton=triton)
     # VLLM_FLOAT32_MATMUL_PRECISION=high, as in vllm-project/recipes, pull request 353
     # (pull request 1068); on B300 pull request 1106
     since = "2026-04-21" if row["system"] == "b300_sxm" else "2026-04-22"

@@ -46,6 +46,11 @@ class GemmFit:
     """The share of the rows for other devices' experts that a device casts as well. Only for experts that are held
     whole by devices that all have all tokens.
     """
+    by_rows: dict[Count, Factor] | None = None
+    """Factors on the time without its launch, by the mean rows of a matrix: of an expert, those that have any count.
+    They are linear between the rows given and constant beyond; null for none. Kernels that choose longer tiles for
+    more rows take longer where these are not full.
+    """
 
 
 @dataclass(frozen=True, slots=True)

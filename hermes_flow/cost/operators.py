@@ -52,6 +52,13 @@ def with_wait(reduce: Callable[[Floats], Floats], size: Floats, engine: EngineOv
     return reduce(size) + (engine.all_reduce_wait - 1.0) * reduce(waited)
 
 
+def _factors(by_rows: Mapping[int, float], each: Floats) -> Floats:
+    """Return the factors on the time of matrices that have so many rows ``each``."""
+    known = sorted(by_rows)
+    factors: Floats = np.interp(each, known, [by_rows[rows] for rows in known])
+    return factors
+
+
 # source: vLLM, MiniMaxText01RMSNormTP.forward_qk, since pull request 31493 (December 2025): the sums of squares of
 # queries and of keys, in fp32; SGLang has it alike since pull request 14416
 NORM_BYTES = 8.0
@@ -104,6 +111,7 @@ class Operators:
         """
         fits = self.efficiency.gemm
         fit = fit or self.fit("gemm", fits, measured_as(compute, fits))
+        each = rows / np.maximum(copies, 1.0)
         flops = 2.0 * (rows + fit.tile_rows * copies if fit.tile_rows else rows) * gemm.parameters
         activations = rows * (gemm.in_features * BYTES[compute] + gemm.out_features * BYTES["bf16"])
         traffic = activations + copies * gemm.parameters * (BYTES[weights] + scale_bytes)
@@ -114,6 +122,8 @@ class Operators:
             cast = BYTES["bf16"] + BYTES[compute]
             rows = rows + fit.cast_elsewhere * elsewhere
             seconds += cast * rows * gemm.in_features / (self.bandwidth * fit.quantize)
+        if fit.by_rows:
+            seconds = seconds * _factors(fit.by_rows, each)
         result: Floats = seconds + (fit.launch_us * S_PER_US if launched else 0.0)
         return result
 

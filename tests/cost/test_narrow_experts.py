@@ -67,8 +67,9 @@ def test_kernels_of_nvfp4_that_were_measured_with_vllm_are_those_of_vllm_alone(
     for gpu in ("b200_sxm", "gb200", "b300_sxm"):
         pool: Any = hf.compose([f"engine={engine}", f"hardware={gpu}", "pipeline=llm"]).cluster.pools["llm"]
         fits = pool.hardware.engine.experts
-        assert (fits == {"nvfp4": GemmFit(0.5, 0.87, 8.2, 0.48, 186, 1)}) is own
         assert (fits is None) is not own
+        if own:
+            assert dataclasses.replace(fits["nvfp4"], by_rows=None) == GemmFit(0.5, 0.87, 8.2, 0.48, 186, 1)
 
 
 @pytest.mark.parametrize("tokens", [300, 8000])

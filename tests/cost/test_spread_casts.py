@@ -22,7 +22,7 @@ def uniform(share: float) -> Hardware:
     assert engine is not None
     fp8 = dataclasses.replace(efficiency.experts["fp8"], cast_elsewhere=share)
     efficiency = dataclasses.replace(efficiency, experts={**efficiency.experts, "fp8": fp8})
-    engine = dataclasses.replace(engine, routing_skew=0.0, eager=None)
+    engine = dataclasses.replace(engine, routing_skew=0.0, eager=None, experts=None)
     return dataclasses.replace(B200, efficiency=efficiency, engine=engine)
 
 

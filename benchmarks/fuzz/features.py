@@ -48,6 +48,9 @@ _OF_ANY: tuple[Setting, ...] = (
     ),
     ("failures={events:[{at_s:0.7,client:0,for_s:2}]}",),
     ("failures={mtbf_s:3,repair_s:1,on_failure:lose}", "count=2"),
+    ("failures={mtbf_s:2,repair_s:1}", "kv_blocks=150"),
+    ("failures={slowdowns:[{at_s:0.3,client:0,for_s:1,factor:3}]}",),
+    ("failures={mtbf_s:2,repair_s:1,notice_s:0.3}", "count=2"),
 )
 _OF_ENGINE: dict[str, tuple[Setting, ...]] = {
     "vllm": (
@@ -60,6 +63,16 @@ _OF_ENGINE: dict[str, tuple[Setting, ...]] = {
         ("long_prefill_token_threshold=100",),
         ("batching=continuous",),
         ("batching=static",),
+        ("batching=static", "failures={mtbf_s:2,repair_s:1}"),
+        ("speculative.head=eagle", "failures={mtbf_s:2,repair_s:1}", "count=2"),
+        ("speculative.head=eagle", "kv_blocks=150"),
+        ("adapters={slots:2,rank:8}", "failures={mtbf_s:2,repair_s:1}"),
+        (
+            "offload.tiers=[host]",
+            "kv_blocks=150",
+            "failures={mtbf_s:2,repair_s:1,tiers_survive:[host]}",
+            "count=2",
+        ),
         ("batching=mixed",),
         ("preemption=swap", "kv_blocks=150"),
         ("retrieved_kv=held",),
@@ -122,6 +135,13 @@ _WHOLE: tuple[Setting, ...] = (
     ("prices=neocloud",),
     ("cluster.copies=2",),
     ("cluster.sites={us:{users:0.5,latency_ms:{eu:40}},eu:{users:0.5}}",),
+    (
+        "cluster.sites={us:{users:0.5,latency_ms:{eu:40},failures:{events:[{at_s:0.5,for_s:1}]}},eu:{users:0.5}}",
+        "cluster.site_routing=least_loaded",
+    ),
+    ("engine.server_limits=by_gpu",),
+    ("network.failures=[{at_s:0.3,for_s:0.5,node:0}]",),
+    ("workload.timeout_s=0.3",),
 )
 _APART: tuple[Setting, ...] = (
     ("cluster.groups=2",),

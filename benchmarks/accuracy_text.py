@@ -70,9 +70,10 @@ WEAK = """
 - **Engines differ where steps are short.** On B200 the TPOT of gpt-oss-120b is {oss_vllm} off on vLLM and {oss_trt}
   on TensorRT-LLM. A third of their steps of 2 to 5 ms is the time of small kernels in each layer. TensorRT-LLM has
   fewer of them than vLLM, and starts each of them before the one before it has ended.
-- **Kernels of experts on TensorRT-LLM.** A script chooses them, and the catalog has one set. The TPOT of DeepSeek in
-  fp8 on B200 is {deepgemm} off with DeepGEMM's kernels (2025) and {own_experts} with TensorRT-LLM's own (2026). That
-  of gpt-oss-120b on H200, with Triton's, is {oss_triton} off ([engines](engines.md)).
+- **Kernels of experts on TensorRT-LLM.** A script chooses them, and the runs have them as measured, but for
+  TensorRT-LLM's own in fp8, of which only vLLM's calls were. The TPOT of DeepSeek in fp8 on B200 is {deepgemm} off
+  with DeepGEMM's kernels (2025) and {own_experts} with TensorRT-LLM's own (2026). That of gpt-oss-120b on H200, with
+  Triton's, is {oss_triton} off ([engines](engines.md)).
 - **Layers that keep a state.** The TPOT of Qwen3.5-397B-A17B on SGLang is {qwen} off, and its TTFT {qwen_ttft}
   (median). On this page its prompts have the launches of the other models, because no other measured model
   has the delta rule, whose kernels SGLang launches for longer. Its decodes have small kernels for the gates of

@@ -60,16 +60,22 @@ def test_the_kernels_of_an_engine_take_the_place_of_those_of_the_hardware() -> N
     assert roofline(GPT_OSS, other, 1, 8192).tokens_ps == roofline(GPT_OSS, device, 1, 8192).tokens_ps
 
 
-@pytest.mark.parametrize(("engine", "own"), [("vllm", True), ("sglang", False)])
-def test_kernels_of_nvfp4_that_were_measured_with_vllm_are_those_of_vllm_alone(
-    engine: str, own: bool
-) -> None:
+NVFP4 = {
+    "vllm": GemmFit(0.5, 0.87, 8.2, 0.48, 186, 1),
+    "sglang": GemmFit(0.667, 0.93, 8.4, 0.743, 55, 1),
+}
+
+
+@pytest.mark.parametrize("engine", NVFP4)
+def test_experts_in_nvfp4_are_those_that_were_measured_with_the_engine(engine: str) -> None:
     for gpu in ("b200_sxm", "gb200", "b300_sxm"):
         pool: Any = hf.compose([f"engine={engine}", f"hardware={gpu}", "pipeline=llm"]).cluster.pools["llm"]
-        fits = pool.hardware.engine.experts
-        assert (fits is None) is not own
-        if own:
-            assert dataclasses.replace(fits["nvfp4"], by_rows=None) == GemmFit(0.5, 0.87, 8.2, 0.48, 186, 1)
+        fits = {
+            name: dataclasses.replace(fit, by_rows=None) for name, fit in pool.hardware.engine.experts.items()
+        }
+        assert fits["nvfp4"] == NVFP4[engine]
+        longer = [name for name, fit in pool.hardware.engine.experts.items() if fit.by_rows is not None]
+        assert longer == (["fp8", "mxfp4_fp8", "nvfp4"] if engine == "vllm" else [])
 
 
 @pytest.mark.parametrize("tokens", [300, 8000])

@@ -17,6 +17,7 @@ from hermes_flow.pools.llm.batching import batching_policies, plans_gangs, polic
 from hermes_flow.pools.llm.build import llm_clients, llm_tasks, record_llm
 from hermes_flow.pools.llm.by_priority.settings import by_priority
 from hermes_flow.pools.llm.capacity import KVCapacity
+from hermes_flow.pools.llm.cast_kv import cast_kv
 from hermes_flow.pools.llm.check import check_llm_pool, more_than_fits
 from hermes_flow.pools.llm.check_stages import (
     check_branches,
@@ -198,6 +199,7 @@ class LLMKind(PoolKind):
                 *choice.warnings,
                 *foreign_hardware(name, pool),
                 *unmeasured_kernels(name, pool),
+                *cast_kv(name, pool, lowering.costs[name]),
                 *unknown_kernels(name, pool.hardware),
             ]
         )

@@ -287,17 +287,19 @@ class SGLangWithHost(SGLangScheduler):
                 self.at = before.start + before.duration
                 self.go_to(self.at)
                 self.deliver(before, self.at)
+            if before is not None or step is not None:
+                # source: SGLang 0.5, evict ends with writing_check(write_back=True), in the scheduler's own thread.
+                # So the next decision waits for the writes also where this step is the first after a pause.
                 self.at = max(self.at, self.blocked)
                 continue
-            if step is None:
-                idle = not self.waiting and not self.running and self.chunked is None
-                if idle:
-                    self.ratio = self.first_ratio
-                ends = [] if idle else [end for end, _ in self.moving] + self.drive_ends()
-                nexts = ends + [request.arrival for request in self.requests[coming:]]
-                if not nexts:
-                    return
-                self.at = max(now, min(nexts))
+            idle = not self.waiting and not self.running and self.chunked is None
+            if idle:
+                self.ratio = self.first_ratio
+            ends = [] if idle else [end for end, _ in self.moving] + self.drive_ends()
+            nexts = ends + [request.arrival for request in self.requests[coming:]]
+            if not nexts:
+                return
+            self.at = max(now, min(nexts))
 
     def time(self, step: Step, start: int, now: int) -> None:
         """A layer runs after the layer before it, and when its part of the load is here."""

@@ -23,6 +23,7 @@ from hermes_flow.pools.memory.schema import MemoryTier
 PS_PER_US = 1_000_000
 TOKEN_BYTES = 131_072  # Llama-3.1 8B: 2 · 32 layers · 8 heads · 128 · 2 bytes
 LAYERS = 32
+EVICTS_AS_IT_STARTS = 123  # a case whose first step after a pause waits for writes of evictions
 POOL = "cluster.pools.llm"
 SESSIONS = [
     *("engine=sglang", "pipeline=llm", "workload=sessions", "workload.sessions=25", "workload.seed=3"),
@@ -148,7 +149,7 @@ def test_random_systems_equal_the_naive_simulator(tmp_path: Path) -> None:
 
 def test_random_systems_with_a_drive_equal_the_naive_simulator(tmp_path: Path) -> None:
     loaded = dict.fromkeys(("best_effort", "wait_complete", "timeout"), 0)
-    for seed in range(tries(9, of=600)):
+    for seed in sorted({*range(tries(9, of=600)), EVICTS_AS_IT_STARTS}):
         rng = random.Random(seed)
         case = random_case(rng, 25, 45)
         page, devices = case["page_size"], case["max_total_num_tokens"]

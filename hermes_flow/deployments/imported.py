@@ -97,6 +97,8 @@ def read_flags(dialect: Dialect, flags: Flags, pool: str = "llm") -> Imported:
                 found.ignored[flag] = dialect.unmodelled[flag]
             elif not read and flag in dialect.unmodelled:
                 found.ignored[flag] = f"{value}: not modelled: {dialect.unmodelled[flag]}"
+        elif str(value).lower() in dialect.simulated.get(flag, ()):
+            continue
         elif flag in dialect.unmodelled:
             found.ignored[flag] = f"not modelled: {dialect.unmodelled[flag]}"
         elif {flag, flag.replace("--no-", "--")} & dialect.without_effect:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from hermes_flow.errors import ConfigError
@@ -30,6 +30,8 @@ class Dialect:
     """Flags of ``unmodelled`` of which ``read`` takes a part."""
     model: tuple[str, ...] = ("--model",)
     """The flags that name the model, where it does not stand alone."""
+    simulated: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """Values of flags of ``unmodelled`` that ask for what is simulated in any case, in lower case."""
 
 
 def whole(key: str) -> Reading:
@@ -111,6 +113,10 @@ def kv_cache(flag: str, value: Value) -> Keys:
     raise ConfigError(
         f"task.path: {flag}", f"{value!r} is not a precision that is known; expected auto or fp8"
     )
+
+
+# source: the values of --dtype in vLLM and SGLang; auto is bfloat16 or float16, by the checkpoint.
+SIXTEEN_BITS = frozenset({"auto", "bfloat16", "bf16", "float16", "fp16", "half"})
 
 
 def several(flag: str, value: Value, key: str) -> Keys:

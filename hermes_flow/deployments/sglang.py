@@ -6,6 +6,7 @@ from hermes_flow.deployments.exchange import exchange
 from hermes_flow.deployments.host_memory import prefetch_policy, storage, storage_settings, write_policy
 from hermes_flow.deployments.settings import (
     NO_EFFECT,
+    SIXTEEN_BITS,
     Dialect,
     Keys,
     Value,
@@ -119,4 +120,10 @@ SGLANG = Dialect(
         "--dtype": "other precisions than 16 bits",
     },
     model=("--model-path", "--model"),
+    simulated={
+        "--dtype": SIXTEEN_BITS,
+        "--cpu-offload-gb": frozenset({"0"}),
+        "--disaggregation-mode": frozenset({"null"}),
+        "--moe-runner-backend": frozenset({"auto"}),
+    },
 )

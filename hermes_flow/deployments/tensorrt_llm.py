@@ -8,6 +8,7 @@ from typing import Any
 from hermes_flow.deployments.expert_backend import BACKEND, BACKENDS
 from hermes_flow.deployments.settings import (
     NO_EFFECT,
+    SIXTEEN_BITS,
     Dialect,
     Keys,
     Value,
@@ -100,8 +101,10 @@ TENSORRT_LLM = Dialect(
         "--cuda-graph-config.max-batch-size": "which steps have CUDA graphs",
         "--gpus-per-node": "where the devices are: set network.devices_per_node",
         "--cluster-size": "clusters of experts",
+        "--dtype": "other precisions than 16 bits",
     },
     model=("--model",),
+    simulated={"--dtype": SIXTEEN_BITS},
 )
 
 

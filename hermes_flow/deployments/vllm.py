@@ -6,6 +6,7 @@ from hermes_flow.config.documents import DocumentError, read_json
 from hermes_flow.deployments.exchange import exchange
 from hermes_flow.deployments.settings import (
     NO_EFFECT,
+    SIXTEEN_BITS,
     Dialect,
     Keys,
     Value,
@@ -145,4 +146,11 @@ VLLM = Dialect(
     },
     partly=frozenset({"--speculative-config"}),
     model=("--model",),
+    simulated={
+        "--dtype": SIXTEEN_BITS,
+        "--cpu-offload-gb": frozenset({"0"}),
+        "--decode-context-parallel-size": frozenset({"1"}),
+        "--prefill-context-parallel-size": frozenset({"1"}),
+        "--max-num-partial-prefills": frozenset({"1"}),
+    },
 )

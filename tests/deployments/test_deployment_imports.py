@@ -567,6 +567,49 @@ def test_a_flag_whose_value_cannot_be_is_refused_by_name(what: str, flags: str, 
     assert "True" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("what", "line"),
+    [
+        ("vllm", "vllm serve Qwen/Qwen3-8B"),
+        ("sglang", "python -m sglang.launch_server --model-path Qwen/Qwen3-8B"),
+        ("trtllm", "trtllm-serve Qwen/Qwen3-8B"),
+    ],
+)
+def test_a_precision_of_16_bits_is_what_is_simulated_and_others_are_named(what: str, line: str) -> None:
+    for precision in ("auto", "bfloat16", "float16", "half", "BFloat16"):
+        assert not read_deployment(what, f"{line} --dtype {precision}").ignored, precision
+    for precision in ("float32", "float"):
+        ignored = read_deployment(what, f"{line} --dtype={precision}").ignored
+        assert ignored == {"--dtype": "not modelled: other precisions than 16 bits"}
+
+
+@pytest.mark.parametrize(
+    ("what", "line", "simulated", "other"),
+    [
+        ("vllm", "vllm serve Qwen/Qwen3-8B", "--cpu-offload-gb 0", "--cpu-offload-gb 4"),
+        ("vllm", "vllm serve Qwen/Qwen3-8B", "--max-num-partial-prefills 1", "--max-num-partial-prefills 2"),
+        (
+            "vllm",
+            "vllm serve Qwen/Qwen3-8B",
+            "--decode-context-parallel-size 1",
+            "--decode-context-parallel-size 2",
+        ),
+        (
+            "sglang",
+            "python -m sglang.launch_server --model-path Qwen/Qwen3-8B",
+            "--disaggregation-mode null",
+            "--disaggregation-mode decode",
+        ),
+    ],
+)
+def test_a_flag_that_asks_for_what_is_simulated_is_not_called_unmodelled(
+    what: str, line: str, simulated: str, other: str
+) -> None:
+    assert not read_deployment(what, f"{line} {simulated}").ignored
+    (reason,) = read_deployment(what, f"{line} {other}").ignored.values()
+    assert reason.startswith("not modelled: ")
+
+
 def test_the_order_of_sglangs_queue_is_read_and_written() -> None:
     line = "python -m sglang.launch_server --model-path Qwen/Qwen3-8B --schedule-policy"
     assert read_deployment("sglang", f"{line} lpm").overrides[f"{POOL}.packing"] == "lpm"

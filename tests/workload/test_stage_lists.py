@@ -208,6 +208,14 @@ def test_a_batched_pool_takes_measured_times_of_single_tasks(tmp_path: Path) -> 
         ('[{"stage": "decode", "output_tokens": 2.5}]', r"output_tokens is 2\.5; expected a whole number"),
         ('[{"stage": "tokenize", "duration_us": -3}]', r"duration_us is -3; expected a time in microseconds"),
         (
+            '[{"stage": "tokenize", "duration_us": 1e17}]',
+            r"duration_us is 1\d+; expected a time in microseconds, 0 or more and less than 9,223,372,036,854,775$",
+        ),
+        (
+            '[{"stage": "decode", "output_tokens": 1e20}]',
+            r"output_tokens is 10+; expected a whole number, 0 or more and less than 9,223,372,036,854,775,807$",
+        ),
+        (
             '[{"stage": "decode"}, {"stage": "decode", "output_tokens": 20}]',
             r"stages\[1\] lists instance 0 of stage 'decode' a second time",
         ),

@@ -41,7 +41,17 @@ SECONDS = "expected a time in seconds, 0 or more"
         ("t.csv", NATIVE + "1,5,6\n-1,7,8\n", f"t.csv:3: arrival_s is -1; {SECONDS}"),
         ("t.csv", NATIVE + "soon,5,6\n", f"t.csv:2: arrival_s is 'soon'; {SECONDS}"),
         ("t.csv", NATIVE + "nan,5,6\n", f"t.csv:2: arrival_s is nan; {SECONDS}"),
-        ("t.csv", NATIVE + "1e12,5,6\n", f"t.csv:2: arrival_s is 1e12; {SECONDS}"),
+        (
+            "t.csv",
+            NATIVE + "1e12,5,6\n",
+            f"t.csv:2: arrival_s is 1e12; {SECONDS} and at most 9,223,372,035",
+        ),
+        (
+            "t.csv",
+            NATIVE.replace("_s", "_ms") + "1e14,5,6\n",
+            "t.csv:2: arrival_ms is 1e14; expected a time in milliseconds, 0 or more and at most "
+            "9,223,372,036,853",
+        ),
         ("t.csv", NATIVE + ",5,6\n", f"t.csv:2: arrival_s is missing; {SECONDS}"),
         ("t.csv", NATIVE + '" ",5,6\n', f"t.csv:2: arrival_s is missing; {SECONDS}"),
         ("t.csv", NATIVE + "1,many,6\n", f"t.csv:2: input_tokens is 'many'; {TOKENS}"),

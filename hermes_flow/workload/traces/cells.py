@@ -76,12 +76,20 @@ class Clock:
         """The content of a valid cell."""
         return f"a time in {self.unit}, 0 or more"
 
+    @property
+    def most(self) -> int:
+        """The longest time in its unit, whole: nanoseconds of 64 bits reach 292 years."""
+        return INT64_MAX // self._scale - 1
+
+    @property
+    def _scale(self) -> int:
+        return int(10 ** (9 - self.digits))
+
     def read(self, cells: pl.Series) -> pl.Series:
         """Return the times in ns."""
         import polars as pl
 
-        scale = 10 ** (9 - self.digits)
-        most = INT64_MAX // scale - 1
+        scale, most = self._scale, self.most
         if cells.dtype == pl.Duration:
             spans = cells.dt.total_nanoseconds()
             return spans.set(spans < 0, None)

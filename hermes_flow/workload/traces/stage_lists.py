@@ -116,14 +116,21 @@ def _problem(entry: Mapping[str, Any]) -> str:
         return f".stage is {entry.get('stage')!r}; expected the name of a stage"
     for key in _NUMBERS:
         value = entry.get(key, 0)
-        whole = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < INT64_MAX
-        if not whole or value != int(value):
-            return f".{key} is {value!r}; expected a whole number, 0 or more"
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not 0 <= value < INT64_MAX or value != int(value):
+            limit = _limit(value, INT64_MAX) if number else ""
+            return f".{key} is {value!r}; expected a whole number, 0 or more{limit}"
     value = entry.get("duration_us", 0)
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not number or not 0 <= value < INT64_MAX / NS_PER_US:
-        return f".duration_us is {value!r}; expected a time in microseconds, 0 or more"
+        limit = _limit(value, INT64_MAX // int(NS_PER_US)) if number else ""
+        return f".duration_us is {value!r}; expected a time in microseconds, 0 or more{limit}"
     return ""
+
+
+def _limit(value: float, most: int) -> str:
+    """Return the upper limit for a message about a number that reaches it."""
+    return f" and less than {most:,}" if value >= most else ""
 
 
 def _number(entry: Mapping[str, Any], key: str) -> int:

@@ -234,7 +234,8 @@ def _run(arguments: list[str]) -> None:
     from hermes_flow.runs.single_run import guarded_runs
     from hermes_flow.runs.stopping import stoppable, stopped_by
     from hermes_flow.tasks.parallel_jobs import quick_joblib
-    from hermes_flow.tasks.sweep import kept_sweeps, quick_validation
+    from hermes_flow.tasks.sweep import kept_sweeps
+    from hermes_flow.tasks.sweep_validation import quick_validation
 
     asked = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions through: they are explained here
@@ -272,7 +273,7 @@ def _run(arguments: list[str]) -> None:
     except stopping as error:
         from hermes_flow.config.own_entries import with_own_entry
 
-        raise (stopped_by(error) or with_own_entry(explain(error), arguments)) from None
+        raise (stopped_by(error) or with_own_entry(explain(error, arguments), arguments)) from None
     finally:
         sys.argv = before
         if asked is None:

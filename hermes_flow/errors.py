@@ -94,9 +94,15 @@ def did_you_mean(name: str, valid: Iterable[str]) -> str:
     return f"; expected one of: {shown}"
 
 
+def reason(error: BaseException) -> str:
+    """Return what an error says, without the number and the path that an OSError puts around it."""
+    return str(getattr(error, "strerror", None) or error)
+
+
 def nearest(name: str, names: Sequence[str]) -> list[str]:
     """Return the names that ``name`` may be a spelling of: at most three, and none rather than another thing.
 
+    A name may be the beginning of another, also without the b of billions: ``llama3_70`` is ``llama3_70b``.
     Names with other numbers are other things, and so are those with other letters beside a number, if they are few:
     ``gh200`` is neither ``gb200`` nor ``h200_sxm``, and ``fp4`` is not ``fp8``.
     """
@@ -105,7 +111,7 @@ def nearest(name: str, names: Sequence[str]) -> list[str]:
     if same:
         return same[:1]
     if any(letter.isdigit() for letter in plain):
-        begun = [each for each in names if re.match(rf"{re.escape(name.lower())}(?:_|$)", each)]
+        begun = [each for each in names if re.match(rf"{re.escape(name.lower())}b?(?:_|$)", each)]
         ended = [each for each in names if re.fullmatch(rf"[a-z]{{2}}{re.escape(plain)}", each)]
         if 0 < len(begun or ended) <= 3:
             return begun or ended

@@ -52,7 +52,7 @@ def compose(overrides: Sequence[str] = (), config_dir: str | Path | None = None)
     except user_errors() as error:
         from hermes_flow.config.own_entries import with_own_entry
 
-        raise with_own_entry(explain(error), arguments) from None
+        raise with_own_entry(explain(error, arguments), arguments) from None
     found = origins(composed.hydra, arguments)
     with open_dict(composed):
         del composed["hydra"]

@@ -175,7 +175,12 @@ def convert_value(kind: Any, value: Any, key: str) -> Any:
         return _mapping(arguments, value, key)
     if origin is tuple:
         if not isinstance(value, (list, tuple)):
-            raise ConfigError(key, f"{shown(value)} is not a list")
+            form = (
+                f"; expected one, as in [{value}]"
+                if isinstance(value, (str, int, float)) and shown(value) == repr(value)
+                else ""
+            )
+            raise ConfigError(key, f"{shown(value)} is not a list{form}")
         (item, _) = arguments
         return tuple(convert_value(item, entry, child(key, index)) for index, entry in enumerate(value))
     return _scalar(kind, value, key)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,8 @@ def user_errors() -> tuple[type[Exception], ...]:
     return HydraException, OmegaConfBaseException, yaml.YAMLError, OSError, ValueError, UserWarning
 
 
-def explain(error: BaseException) -> HermesFlowError:
-    """Return the ConfigError (or a plain HermesFlowError) that explains ``error`` to a user."""
+def explain(error: BaseException, arguments: Sequence[str] = ()) -> HermesFlowError:
+    """Return the ConfigError (or a plain HermesFlowError) that explains ``error``, which ``arguments`` led to."""
     import yaml
     from hydra.errors import MissingConfigException, OverrideParseException
 
@@ -37,8 +38,10 @@ def explain(error: BaseException) -> HermesFlowError:
     if isinstance(error, yaml.YAMLError):
         return _broken_yaml(error)
     if isinstance(error, OSError) and error.filename is not None:
-        return HermesFlowError(f"{shown_path(error.filename)}: {error.strerror}")
+        return HermesFlowError(f"{shown_path(_closed(error))}: {error.strerror}")
     text = str(error)
+    if text.startswith("Config group override must be a string"):
+        return _no_entry(arguments)
     composed = re.match(r"In '([^']+)': \w+ raised while composing config:", text)
     within = error.__cause__ or error.__context__
     if composed and within is not None:
@@ -56,7 +59,7 @@ def explain(error: BaseException) -> HermesFlowError:
         return ConfigError(str(full_key), _clause(error))
     cause = error.__cause__ or error.__context__
     if cause is not None and (not text or text.startswith("Error merging override")):
-        return explain(cause)
+        return explain(cause, arguments)
     nothing = re.search(r"Interpolation key '([^']*)' not found", text)
     if nothing:  # Hydra merges files without the key that they stand at
         return HermesFlowError(
@@ -64,6 +67,31 @@ def explain(error: BaseException) -> HermesFlowError:
             "another value, as in ${workload.seed}"
         )
     return HermesFlowError(" ".join(text.split()) or type(error).__name__)
+
+
+def _closed(error: OSError) -> str:
+    """Return the file of ``error``, or the outermost folder above it that may not be searched."""
+    path = Path(error.filename)
+    above = (
+        folder for folder in reversed(path.parents) if folder.is_dir() and not os.access(folder, os.X_OK)
+    )
+    return str(next(above, path))
+
+
+def _no_entry(arguments: Sequence[str]) -> HermesFlowError:
+    """Return the error for a group that is given null, a number or a truth value."""
+    for argument in arguments:
+        key, equals, value = argument.lstrip("+").partition("=")
+        group = key.partition("@")[0]
+        if equals and not key:
+            return HermesFlowError("an override has no key; expected key=value")
+        if (config_folder() / group).is_dir() and re.fullmatch(
+            r"(?i)null|true|false|[-+]?[\d._]+(e[-+]?\d+)?", value
+        ):
+            entries = sorted(path.stem for path in (config_folder() / group).glob("*.yaml"))
+            form = f", as in {key}={entries[0]}" if entries else ""
+            return ConfigError(key, f"{value} is not the name of an entry; expected one{form}")
+    return HermesFlowError("a group takes the name of one of its entries, as in model=llama3_8b")
 
 
 def _several_values(key: str, value: str) -> ConfigError:
@@ -109,10 +137,6 @@ _MESSAGES: dict[str, Callable[[re.Match[str]], HermesFlowError]] = {
         m[1], f"unknown key or group{hint(m[1]) or did_you_mean(m[1], _groups())}"
     ),
     r"Missing mandatory value: (\S+)": lambda m: ConfigError(m[1], f"missing; set it, as in {m[1]}=…"),
-    r"Config group override must be a string or a list. Got (\w+)": lambda m: HermesFlowError(
-        "a group takes the name of one of its entries (as in model=llama3_8b), not "
-        + {"NoneType": "null", "int": "a number", "float": "a number"}.get(m[1], m[1])
-    ),
     r"Additional config directory '(.*)' not found": lambda m: HermesFlowError(
         f"--config-dir: there is no folder {shown_path(m[1])}"
     ),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hermes_flow.config.documents import read_json
 from hermes_flow.config.unreadable import unreadable
-from hermes_flow.errors import HermesFlowError
+from hermes_flow.errors import HermesFlowError, reason
 
 if TYPE_CHECKING:
     import polars as pl
@@ -107,7 +107,7 @@ def read_summary(folder: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise HermesFlowError(f"{folder}: has no {SUMMARY}; expected the folder of a finished run") from None
     except (OSError, ValueError) as error:
-        raise HermesFlowError(f"{path}: cannot be read: {error}") from error
+        raise HermesFlowError(f"{path}: cannot be read: {reason(error)}") from error
     if not isinstance(summary, dict):
         raise HermesFlowError(f"{path}: is not the summary of a run")
     return summary
@@ -132,4 +132,4 @@ def _table(path: Path) -> pl.DataFrame | None:
     try:
         return pl.read_parquet(path)
     except unreadable() as error:
-        raise HermesFlowError(f"{path}: cannot be read: {error}") from error
+        raise HermesFlowError(f"{path}: cannot be read: {reason(error)}") from error

@@ -264,7 +264,9 @@ def compare(runs: Sequence[str | Path | Result] | Mapping[str, str | Path | Resu
         raise HermesFlowError(f"{len(found)} run to compare; expected the folders of at least two")
     same = [label for label in {run.label for run in found} if [run.label for run in found].count(label) > 1]
     if same:
-        raise HermesFlowError(f"{same[0]!r} names two runs; expected a label of its own for each")
+        raise HermesFlowError(
+            f"{same[0]!r} names two runs; expected each run once, or a label of its own for each"
+        )
     return Comparison(tuple(found), failed)
 
 
@@ -296,7 +298,7 @@ def _labels(runs: Sequence[str | Path | Result]) -> list[str]:
     while len({part[-length:] for part in parts}) < len(parts) and length < max(map(len, parts)):
         length += 1
     return [
-        " ".join(part) if isinstance(run, Result) else "/".join(part[-length:])
+        " ".join(part) if isinstance(run, Result) else str(Path(*part[-length:]))
         for part, run in zip(parts, runs, strict=True)
     ]
 

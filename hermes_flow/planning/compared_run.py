@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from hermes_flow.errors import HermesFlowError
+from hermes_flow.errors import HermesFlowError, reason
 from hermes_flow.metrics.figures import figures_of, flattened, slo_met
 from hermes_flow.metrics.run_files import RunFiles, read_run, require_simulation
 from hermes_flow.metrics.stage_times import stage_times
@@ -60,7 +60,7 @@ def settings_of(folder: Path) -> dict[str, Any] | None:
     try:
         config = yaml.load(path.read_text(encoding="utf-8"), loader)
     except (yaml.YAMLError, OSError) as error:
-        raise HermesFlowError(f"{path}: cannot be read: {error}") from error
+        raise HermesFlowError(f"{path}: cannot be read: {reason(error)}") from error
     kept = {name: value for name, value in config.items() if name not in _NO_SETTINGS}
     found = {**dict(flattened(kept)), **dict(_lists(kept))}
     return {key: value for key, value in found.items() if key.rpartition(".")[2] not in _TEXTS}

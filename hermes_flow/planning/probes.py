@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hermes_flow.errors import HermesFlowError
+from hermes_flow.errors import HermesFlowError, reason
 from hermes_flow.planning.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -79,4 +79,4 @@ def read_probes(path: Path, whole: bool) -> list[Probe]:
             for row in rows
         ]
     except (KeyError, OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-        raise HermesFlowError(f"{path}: the probes cannot be read: {error}") from error
+        raise HermesFlowError(f"{path}: the probes cannot be read: {reason(error)}") from error

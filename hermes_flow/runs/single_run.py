@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from hermes_flow.config.origin import shown_path
-from hermes_flow.errors import CheckError, ConfigError, HermesFlowError, InternalError
+from hermes_flow.errors import CheckError, ConfigError, HermesFlowError, InternalError, reason
 from hermes_flow.runs.folder_lock import FolderLock
 from hermes_flow.runs.result_files import (
     PROBES_FILES,
@@ -20,7 +21,7 @@ from hermes_flow.runs.result_files import (
     result_in,
     set_aside,
 )
-from hermes_flow.runs.settings import folder_settings
+from hermes_flow.runs.settings import folder_settings, resuming
 from hermes_flow.runs.stopping import Stopped
 
 
@@ -38,7 +39,9 @@ def guarded_runs(failure: Callable[[], BaseException | None]) -> Iterator[None]:
         settings = folder_settings(config)
         if settings.sweep_keys:
             raise ConfigError(settings.sweep_keys[0], "only a sweep has it; add -m to run one")
-        with kept_folder(Path(str(config.hydra.run.dir)), settings.overwrite, failure):
+        folder = Path(str(config.hydra.run.dir))
+        again = resuming(folder, config.hydra.overrides.hydra)
+        with kept_folder(folder, settings.overwrite, failure, again):
             return run_job(*args, config=config, **kwargs)
 
     vars(internal)["run_job"] = guarded
@@ -50,17 +53,20 @@ def guarded_runs(failure: Callable[[], BaseException | None]) -> Iterator[None]:
 
 @contextmanager
 def kept_folder(
-    folder: Path, overwrite: bool, failure: Callable[[], BaseException | None] = lambda: None
+    folder: Path,
+    overwrite: bool,
+    failure: Callable[[], BaseException | None] = lambda: None,
+    again: str | None = None,
 ) -> Iterator[None]:
     """Lock ``folder`` for the run in this block. An old result in it is refused or, with ``overwrite``, replaced.
 
     After a failure the old result is there again; without one, what the run created is removed. The simulations of a
-    search that is stopped stay, and so do the settings of a run that ends by a fault of hermes_flow, for the report
-    of it. Raises HermesFlowError.
+    search that is stopped stay, and ``again`` is the command that goes on from them. The settings of a run that ends
+    by a fault of hermes_flow stay, too, for the report of it. Raises HermesFlowError.
     """
     refuse_used(folder, overwrite)
     created = missing_folders(folder)
-    make_folder(folder)
+    make_folder(folder, "hydra.run.dir")
     try:
         with FolderLock(folder):
             had = refuse_used(folder, overwrite)
@@ -74,7 +80,7 @@ def kept_folder(
                 error = raised
                 kept = not had and isinstance(raised, KeyboardInterrupt) and _has_probes(folder)
                 if kept:
-                    raise _with_probes(raised, folder) from None
+                    raise _with_probes(raised, again or resuming(folder, [])) from None
                 raise
             finally:
                 error = error or failure()
@@ -93,11 +99,10 @@ def _has_probes(folder: Path) -> bool:
     return any((folder / name).is_file() for name in PROBES_FILES)
 
 
-def _with_probes(stopped: BaseException, folder: Path) -> Stopped:
-    """Return what stopped a search, with the way to go on from the simulations in ``folder``."""
+def _with_probes(stopped: BaseException, again: str) -> Stopped:
+    """Return what stopped a search, with the command that goes on from its simulations."""
     return Stopped(
-        f"{str(stopped) or 'interrupted'}; the same command with another folder and task.resume={shown_path(folder)} "
-        "goes on from the simulations that are done",
+        f"{str(stopped) or 'interrupted'}; {again} goes on from the simulations that are done",
         getattr(stopped, "status", 130),
         getattr(stopped, "so_far", ""),
     )
@@ -114,12 +119,18 @@ def refuse_used(folder: Path, overwrite: bool) -> bool:
     return kind is not None
 
 
-def make_folder(folder: Path) -> None:
-    """Create ``folder`` where it is missing; raises HermesFlowError where that is not possible."""
+def make_folder(folder: Path, key: str) -> None:
+    """Create ``folder`` where it is missing; raises HermesFlowError where it cannot be made or written into.
+
+    ``key`` is the setting that names another folder.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        problem = "" if os.access(folder, os.W_OK | os.X_OK) else os.strerror(errno.EACCES)
     except OSError as error:
-        raise HermesFlowError(f"{folder}: cannot be written: {error.strerror}") from error
+        problem = reason(error)
+    if problem:
+        raise HermesFlowError(f"{folder}: cannot be written: {problem}; {key}=… names another folder")
 
 
 def _is_fault(error: BaseException) -> bool:

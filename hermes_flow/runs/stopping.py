@@ -155,6 +155,10 @@ def with_answer(stopped: KeyboardInterrupt, so_far: str) -> Stopped:
 
 def stopped_by(error: BaseException | None) -> KeyboardInterrupt | None:
     """Return the interrupt that ``error`` began with: a library may have caught it halfway through its own work."""
+    seen: set[int] = set()  # an error may be the cause of its own cause
     while error is not None and not isinstance(error, KeyboardInterrupt):
+        if id(error) in seen:
+            return None
+        seen.add(id(error))
         error = error.__cause__ or error.__context__
     return error

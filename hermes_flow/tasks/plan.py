@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hermes_flow.config.origin import shown_path
 from hermes_flow.config.quantities import Count, CountOrZero, RatePerSecond, Seconds, StepTokens
 from hermes_flow.config.schema import Config, Hardware
 from hermes_flow.errors import ConfigError
@@ -193,9 +192,12 @@ class _Planned:
 
 def _way_on(folder: Path) -> str:
     """Return how to plan what the time did not suffice for."""
-    text = (
-        f"note: the same command with another folder and task.resume={shown_path(folder)} goes on from here"
-    )
+    from hydra.core.hydra_config import HydraConfig
+
+    from hermes_flow.runs.settings import resuming
+
+    named = HydraConfig.get().overrides.hydra if HydraConfig.initialized() else []
+    text = f"note: {resuming(folder, named)} goes on from here"
     return "\n".join(
         textwrap.wrap(text, 80, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
     )

@@ -124,7 +124,7 @@ class SweepRun:
         keep_interrupts()
         had = self._used()
         created = missing_folders(folder)
-        make_folder(folder)
+        make_folder(folder, "hydra.sweep.dir")
         began = False
         try:
             with FolderLock(folder):
@@ -170,7 +170,10 @@ class SweepRun:
         with uninterrupted():
             succeeded = finish_sweep(self._folder, bool(self._config.output.report))
         if stopped is not None:
-            raise self._explained(stopped) from stopped
+            explained = self._explained(stopped)
+            if explained is stopped:
+                raise stopped
+            raise explained from stopped
         if not succeeded:
             sys.exit(1)
         return returned
@@ -364,36 +367,3 @@ def _version() -> str:
         return version("hermes-flow")
     except PackageNotFoundError:
         return "of a checkout"
-
-
-@contextmanager
-def quick_validation() -> Iterator[None]:
-    """Let Hydra validate the common part of a sweep's jobs once, instead of each job.
-
-    Hydra composes every job before the first one starts, to find mistakes early, and again when it starts.
-    Whether a job composes depends on the choices from config groups and on the keys it sets, not on values.
-    """
-    from hydra.plugins.sweeper import Sweeper
-
-    validate_all = Sweeper.validate_batch_is_legal
-
-    def validate(self: Sweeper, batch: Sequence[Sequence[str]]) -> None:
-        assert self.hydra_context is not None
-        groups = self.hydra_context.config_loader.get_group_options
-        distinct: dict[tuple[str, ...], Sequence[str]] = {}
-        known: dict[str, bool] = {}
-        for overrides in batch:
-            shape = []
-            for override in overrides:
-                key = override.split("=", 1)[0]
-                if key not in known:
-                    known[key] = bool(groups(key.lstrip("+~").split("@")[0]))
-                shape.append(override if known[key] else key)
-            distinct.setdefault(tuple(shape), overrides)
-        validate_all(self, list(distinct.values()))
-
-    Sweeper.validate_batch_is_legal = validate  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        Sweeper.validate_batch_is_legal = validate_all  # type: ignore[method-assign]

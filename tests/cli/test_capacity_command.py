@@ -89,8 +89,8 @@ def test_a_search_that_is_interrupted_keeps_its_simulations(
     assert stopped.status == 130
     assert stopped.out.startswith("So far SLO chat is ")
     assert " ".join(stopped.err.split()) == (
-        "hermes-flow: interrupted; the same command with another folder and task.resume=first goes on from the "
-        "simulations that are done"
+        "hermes-flow: interrupted; the same command with hydra.run.dir=ANOTHER_FOLDER and task.resume=first goes on "
+        "from the simulations that are done"
     )
     kept = pl.read_parquet(tmp_path / "first" / "capacity.parquet")
     assert len(kept) == 2

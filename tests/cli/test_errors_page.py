@@ -39,8 +39,8 @@ INTRODUCTION = """\
 
 Every mistake gets a message of the same form. It says where the mistake is (the full key, or the file and line), what
 is wrong, and what was expected, with the nearest valid name if there is one. The exit status is 1. It is 2 if the
-command line itself could not be read, and 130 after Ctrl-C. In all these cases nothing has been simulated, and no
-tables have been written. A traceback is never your mistake; please report it.
+command line itself could not be read, and 130 after Ctrl-C. A run that ends so leaves no tables. Sweeps, `capacity`
+and `plan` keep what they have finished, and say how to go on. A traceback is never your mistake; please report it.
 
 Each message below is the answer to the command above it; `tests/cli/test_errors_page.py` runs all of them.
 """

@@ -128,3 +128,12 @@ def test_a_command_that_is_interrupted_shows_no_traceback_and_loses_nothing(
     sent, problem = interrupted(name, after_s, True, tmp_path / "work")
     assert problem is None
     assert sent or name != "sweep"  # eight jobs take longer than that
+
+
+def test_an_error_that_is_its_own_cause_is_no_interrupt() -> None:
+    error = ValueError("wrong")
+    error.__cause__ = other = KeyError("x")
+    other.__context__ = error
+    assert stopping.stopped_by(error) is None
+    other.__cause__ = interrupt = KeyboardInterrupt()
+    assert stopping.stopped_by(error) is interrupt

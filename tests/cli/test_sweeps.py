@@ -115,12 +115,38 @@ def test_the_error_of_a_job_lies_in_its_folder(broken: Finished, cwd: Path) -> N
             "hermes-flow: model: there is no 'lama3_8b'; did you mean 'llama3_8b'?\n",
         ),
         ("workload.request=1,2", "hermes-flow: workload.request: unknown key; did you mean 'requests'?\n"),
+        ("sweep=foo", "hermes-flow: sweep: 'foo' is not a mapping; expected the keys resume, zip\n"),
+        (
+            "cluster.pools.llm={count:1},{conut:2}",
+            "hermes-flow: cluster.pools.llm.conut: unknown key; did you mean 'count'? (in the\n"
+            "  jobs with cluster.pools.llm={conut:2})\n",
+        ),
     ],
 )
 def test_a_mistake_in_every_job_is_found_before_the_first_runs(
     override: str, message: str, cwd: Path
 ) -> None:
     assert in_this_process(cwd, "-m", override) == Finished(1, "", message)
+
+
+def test_a_key_that_only_some_choices_have_is_refused_with_the_choice(cwd: Path) -> None:
+    done = in_this_process(cwd, "-m", "cluster=replicas,disaggregated", "cluster.pools.prefill.count=1,2")
+    said = (
+        "cluster.pools.prefill: unknown key; expected one of: host, llm (in the jobs with cluster=replicas)"
+    )
+    assert (done.status, done.out, " ".join(done.err.split())) == (1, "", f"hermes-flow: {said}")
+
+
+@pytest.mark.parametrize(
+    ("given", "key"), [((), "hydra.run.dir"), (("-m", "workload.requests=1,2"), "hydra.sweep.dir")]
+)
+def test_a_folder_that_cannot_be_written_is_named_with_the_key_of_another(
+    given: tuple[str, ...], key: str, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    done = in_this_process(tmp_path, *given, f"{key}=file/run")
+    said = f"file/run: cannot be written: Not a directory; {key}=… names another folder"
+    assert (done.status, done.out, " ".join(done.err.split())) == (1, "", f"hermes-flow: {said}")
 
 
 def test_a_sweep_without_jobs_says_so(cwd: Path) -> None:

@@ -239,10 +239,12 @@ def test_a_wrong_value_is_refused_with_key_and_value(overrides: list[str], messa
         ),
         (["+model=llama3_8b"], "model: is chosen twice; leave out the +"),
         (
-            ["model=null"],
-            "a group takes the name of one of its entries (as in model=llama3_8b), not null",
+            ["hardware=null"],
+            "hardware: null is not the name of an entry; expected one, as in hardware=a100_sxm",
         ),
-        (["model=8"], "a group takes the name of one of its entries (as in model=llama3_8b), not a number"),
+        (["engine=8"], "engine: 8 is not the name of an entry; expected one, as in engine=sglang"),
+        (["engine=true"], "engine: true is not the name of an entry; expected one, as in engine=sglang"),
+        (["model=llama3_70"], "model: there is no 'llama3_70'; did you mean 'llama3_70b'?"),
     ],
 )
 def test_an_unknown_entry_or_group_is_refused_with_the_nearest(overrides: list[str], message: str) -> None:
@@ -287,7 +289,7 @@ RULE = "expected key=value, with brackets closed and texts of special characters
             ["seed=foo(3)"],
             "seed=foo(3): not a valid override: there is no function 'foo'; put a text with brackets in quotes",
         ),
-        (["=5"], "a group takes the name of one of its entries (as in model=llama3_8b), not a number"),
+        (["=5"], "an override has no key; expected key=value"),
         (["+seed=1"], "seed: is there already; leave out the +"),
         (["seed=1,2"], "seed: 1,2 are several values; add -m to sweep over them"),
         (

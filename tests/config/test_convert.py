@@ -111,7 +111,7 @@ def test_an_unknown_key_is_refused_at_any_depth(values: dict[str, Any], message:
         ({"seed": 1.5}, "site.seed: 1.5 is not an integer"),
         ({"seed": True}, "site.seed: true is not an integer"),
         ({"seed": float("inf")}, "site.seed: inf is not an integer"),
-        ({"serves": "decode"}, "site.serves: 'decode' is not a list"),
+        ({"serves": "decode"}, "site.serves: 'decode' is not a list; expected one, as in [decode]"),
         ({"serves": [1]}, "site.serves.0: 1 is not text"),
         ({"limits": {"two": 1.0}}, "site.limits.two: 'two' is not an integer"),
         ({"limits": {2: "half"}}, "site.limits.2: 'half' is not a number"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import polars as pl
@@ -178,5 +179,5 @@ def test_fewer_than_two_results_are_refused(names: list[str], tmp_path: Path) ->
 
 def test_the_same_folder_twice_is_refused(results: dict[str, hf.Result], tmp_path: Path) -> None:
     results["slow"].write(tmp_path / "a")
-    with pytest.raises(HermesFlowError, match="names two runs"):
+    with pytest.raises(HermesFlowError, match=rf"^'{re.escape(str(tmp_path))}/a' names two runs"):
         hf.compare([tmp_path / "a", tmp_path / "a"])

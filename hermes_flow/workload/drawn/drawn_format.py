@@ -12,7 +12,7 @@ import numpy as np
 from hermes_flow.config.documents import DocumentError, read_yaml
 from hermes_flow.config.registry import Registry
 from hermes_flow.config.schema import TraceWorkload
-from hermes_flow.errors import ConfigError, TraceError
+from hermes_flow.errors import ConfigError, TraceError, reason
 from hermes_flow.program.prefixes import SessionPrefixes
 from hermes_flow.program.requests import Requests
 
@@ -96,7 +96,7 @@ def _document(path: Path) -> Any:
     except DocumentError as error:
         raise TraceError(str(path), error.line, error.problem) from error
     except (OSError, ValueError) as error:
-        raise TraceError(str(path), None, f"cannot be read: {error}") from error
+        raise TraceError(str(path), None, f"cannot be read: {reason(error)}") from error
 
 
 def _head(requests: Requests, limit: int) -> Requests:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from hermes_flow.config.documents import DocumentError
-from hermes_flow.errors import TraceError
+from hermes_flow.errors import TraceError, reason
 from hermes_flow.workload.records.record_format import Source
 
 
@@ -23,4 +23,4 @@ def beside(source: Source, name: str, read: Callable[[str], Any]) -> Any:
     except DocumentError as error:
         raise TraceError(str(path), error.line, error.problem) from None
     except (OSError, ValueError) as error:
-        raise TraceError(str(path), None, f"cannot be read: {error}") from None
+        raise TraceError(str(path), None, f"cannot be read: {reason(error)}") from None

@@ -10,7 +10,7 @@ from typing import Any
 
 from hermes_flow.config.documents import DocumentError, read_json
 from hermes_flow.config.schema import TraceWorkload
-from hermes_flow.errors import ConfigError, TraceError
+from hermes_flow.errors import ConfigError, TraceError, reason
 from hermes_flow.program.units import NS_PER_S
 from hermes_flow.workload.lengths.distribution import MAX_TOKENS
 from hermes_flow.workload.records.record_format import Record, Run, Source, record_formats
@@ -158,7 +158,7 @@ def _document(place: Path) -> Any:
     except UnicodeDecodeError as error:
         raise TraceError(str(place), None, f"is not UTF-8 text: {error.reason}") from error
     except (OSError, EOFError, zlib.error) as error:
-        raise TraceError(str(place), None, f"cannot be read: {error}") from error
+        raise TraceError(str(place), None, f"cannot be read: {reason(error)}") from error
     return _parsed(place, None, text)
 
 

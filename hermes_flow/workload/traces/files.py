@@ -21,7 +21,7 @@ from typing import IO, TYPE_CHECKING, Any, NoReturn, Protocol
 
 from hermes_flow.config.documents import DocumentError, read_json
 from hermes_flow.config.unreadable import unreadable
-from hermes_flow.errors import TraceError
+from hermes_flow.errors import TraceError, reason
 from hermes_flow.workload.traces.typed_files import TypedFile, typed_names
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def open_trace(path: str) -> TraceFile:
         if name.endswith((".arrow", ".feather", ".ipc")):
             return TypedFile(place, typed_names(place, arrow=True), arrow=True)
     except OSError as error:
-        raise TraceError(str(place), None, f"cannot be read: {error}") from error
+        raise TraceError(str(place), None, f"cannot be read: {reason(error)}") from error
     unpack = next((command for ending, command in _PACKED.items() if name.endswith(ending)), None)
     if unpack is not None:
         raise TraceError(str(place), None, f"is compressed; unpack it with {unpack}; expected {KINDS}")

@@ -3,14 +3,13 @@
 It is written from a description in words. A node of the tree is on the devices, in the host, or on both. A use of a
 node is a complete prompt or sequence that is given to the tree. ``computed`` writes a node at its first use,
 ``reused`` at its second, both only below a node that is written; ``evicted`` writes a node when it leaves the
-devices, and the engine waits for that. What the host has is loaded, all or nothing, when a request that has memory is
-admitted. A node is held while it is written or loaded. What has ended is noticed before requests are tried, and where
-the only sequence that runs has no memory.
+devices, and the engine waits for that: all that it does later, it does after these writes. What the host has is
+loaded, all or nothing, when a request that has memory is admitted. A node is held while it is written or loaded.
+What has ended is noticed before requests are tried, and where the only sequence that runs has no memory.
 
 With a ``Drive`` every page that was written to the host is then written there, once it is noticed that the first
-write is over (an eviction's: at the next decision). A request that has come looks for what devices and host lack,
-with the next decision, if its match on the devices is in the host, too. One reader reads 128 pages at a time, request
-by request.
+write is over (an eviction's: at once). A request that has come looks for what devices and host lack, with the next
+decision, if its match on the devices is in the host, too. One reader reads 128 pages at a time, request by request.
 """
 
 from __future__ import annotations
@@ -188,7 +187,7 @@ class HostTree(RadixTree):
         self.nodes.remove(node)
 
     def evict(self, wanted: int) -> int:
-        freed = 0
+        freed, waited_for = 0, list[tuple[int, Place]]()
         while freed < wanted:
             leaves = [
                 node
@@ -204,12 +203,18 @@ class HostTree(RadixTree):
             if not leaf.host and self.cache.h.write == "evicted":
                 end = self.write(leaf)
                 self.cache.blocked = max(self.cache.blocked, end)
-                if leaf.host and self.cache.drive is not None:
+                if leaf.host:
                     leaf.kept += 1
-                    self.cache.unsaved.append(leaf)
+                    waited_for.append((end, leaf))
             leaf.device = False
             if not leaf.host:
                 self.remove(leaf)
+        for end, leaf in waited_for:
+            self.cache.go_to(end)
+            if self.cache.drive is None:
+                leaf.kept -= 1
+            else:
+                self.cache.save(leaf)
         return freed
 
     def _new(self, parent: Node, tokens: tuple[int, ...]) -> Node:
@@ -236,7 +241,6 @@ class SGLangWithHost(SGLangScheduler):
         super().__init__(settings, requests)
         self.drive = drive
         self.coming: list[Request] = []
-        self.unsaved: list[Place] = []
         self.readings: dict[int, Reading] = {}
         self.reader: list[Reading] = []
         self.batch: tuple[int, int] | None = None  # its end and its tokens
@@ -277,20 +281,16 @@ class SGLangWithHost(SGLangScheduler):
             before = self.in_flight
             if step is not None:
                 start = now if before is None else before.start + before.duration
-                self.time(step, max(start, self.blocked), now)
+                self.time(step, max(start, self.blocked), self.at)
                 self.steps.append(step)
             if not self.s.overlap:
                 before, self.in_flight = step, None
             else:
                 self.in_flight = step
             if before is not None:
-                self.at = before.start + before.duration
-                self.go_to(self.at)
+                self.go_to(max(self.at, before.start + before.duration))
                 self.deliver(before, self.at)
             if before is not None or step is not None:
-                # source: SGLang 0.5, evict ends with writing_check(write_back=True), in the scheduler's own thread.
-                # So the next decision waits for the writes also where this step is the first after a pause.
-                self.at = max(self.at, self.blocked)
                 continue
             idle = not self.waiting and not self.running and self.chunked is None
             if idle:
@@ -299,7 +299,7 @@ class SGLangWithHost(SGLangScheduler):
             nexts = ends + [request.arrival for request in self.requests[coming:]]
             if not nexts:
                 return
-            self.at = max(now, min(nexts))
+            self.at = max(self.at, min(nexts))
 
     def time(self, step: Step, start: int, now: int) -> None:
         """A layer runs after the layer before it, and when its part of the load is here."""
@@ -334,9 +334,6 @@ class SGLangWithHost(SGLangScheduler):
 
     def decide(self) -> Step | None:
         if self.drive is not None:
-            for node in self.unsaved:
-                self.save(node)
-            self.unsaved = []
             for request in self.coming:
                 self.seek(request)
             self.coming = []

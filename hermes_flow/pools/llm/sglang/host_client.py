@@ -66,6 +66,11 @@ class HostClient(DecidingClient):
             self.plan_ps = self._host.next_ps()
             self._waits = True
 
+    def _after_decision(self, now_ps: int) -> None:
+        # source: SGLang 0.5, event_loop_overlap: the thread that waits in the decision then handles the step before.
+        if self._in_flight is not None:
+            self._in_flight.end_ps = max(self._in_flight.end_ps, self._host.blocked_ps)
+
     def _times(self, start_ps: int, duration_ps: int) -> tuple[int, int]:
         start_ps = max(start_ps, self._host.blocked_ps)
         end_ps, over_ps = start_ps + duration_ps, self._pool.over_ps

@@ -204,7 +204,6 @@ class HostScheduler(SGLangScheduler):
         """Return the next step; loads for it have begun."""
         self.pool.over_ps = 0
         if self.pool.host.storage is not None:
-            self.pool.host.save()
             for sequence in self._coming:
                 self.pool.seek(sequence)
             self._coming.clear()

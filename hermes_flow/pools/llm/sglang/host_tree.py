@@ -41,16 +41,16 @@ class HostTree(RadixTree):
     """A radix tree above ``capacity`` pages of host memory. ``now_ps`` is the present instant.
 
     Nodes are held while they are written or loaded, until ``acknowledge`` sees that this is over. ``blocked_ps`` is
-    when the last write of an eviction is over, for which the engine waits. ``host_end`` and ``host_pages`` tell of
-    the last match: the node at which it ends, and how many of its last pages only the host has.
+    when the last write of an eviction is over, for which the engine has waited. ``host_end`` and ``host_pages`` tell
+    of the last match: the node at which it ends, and how many of its last pages only the host has.
     """
 
     __slots__ = (
         "_host_leaves",
         "_links",
         "_moving",
-        "_unsaved",
         "_write",
+        "_written_back",
         "blocked_ps",
         "capacity",
         "dropped",
@@ -66,9 +66,7 @@ class HostTree(RadixTree):
     def __init__(self, capacity: int, write: Write, links: LoadLinks, storage: Storage | None) -> None:
         super().__init__()
         self.storage = storage
-        self._unsaved: list[
-            HostNode
-        ] = []  # that evictions have written to the host, and nobody yet to the drive
+        self._written_back: list[tuple[int, HostNode]] = []  # (end, node) of the writes of an eviction
         self._write = write
         self._links = links
         self._host_leaves: list[tuple[float, int, HostNode]] = []  # heap, as that of the leaves on devices
@@ -117,7 +115,10 @@ class HostTree(RadixTree):
         return node, there
 
     def evict(self, wanted: int) -> int:
-        """Free pages of whole unheld leaves, the oldest first, until ``wanted`` are free or none is left."""
+        """Free pages of whole unheld leaves, the oldest first, until ``wanted`` are free or none is left.
+
+        What it writes to the host is there as this returns: ``now_ps`` moves on to ``blocked_ps``.
+        """
         freed, leaves = 0, self._leaves
         while freed < wanted and leaves:
             used, _, leaf = heappop(leaves)
@@ -130,15 +131,16 @@ class HostTree(RadixTree):
             self.evictable -= len(leaf.pages)
             parent.below -= 1
             if not leaf.backed and self._write == "evicted":
-                self._back_up(leaf)
-                if leaf.backed and self.storage is not None:
+                until_ps = self._back_up(leaf)
+                if leaf.backed:
                     leaf.guards += 1
-                    self._unsaved.append(leaf)
+                    self._written_back.append((until_ps, leaf))
             leaf.on_device = False
             if not leaf.backed:
                 self._remove(leaf, parent)
             self._may_leave(leaf)
             self._may_leave(parent)
+        self._wait_for_writes()
         return freed
 
     def bring_back(self, end: HostNode) -> list[HostNode]:
@@ -196,13 +198,7 @@ class HostTree(RadixTree):
     @property
     def unsaved(self) -> bool:
         """Whether something goes on to the drive as soon as the engine looks."""
-        return bool(self._unsaved) or (self.storage is not None and bool(self._moving[0]))
-
-    def save(self) -> None:
-        """Begin to write to the drive what evictions have written to the host."""
-        for node in self._unsaved:
-            self._save(node)
-        self._unsaved.clear()
+        return self.storage is not None and bool(self._moving[0])
 
     def unguard(self, node: HostNode) -> None:
         """Let the host drop a node again."""
@@ -257,6 +253,17 @@ class HostTree(RadixTree):
         node.below -= 1
         self._may_leave(new)
         return end - known
+
+    def _wait_for_writes(self) -> None:
+        """Wait for the writes of an eviction, each of which goes on to the drive as it is over."""
+        # source: SGLang 0.5, HiRadixCache.evict ends with writing_check(write_back=True), in the scheduler's thread.
+        for until_ps, node in self._written_back:
+            self.at(until_ps)
+            if self.storage is None:
+                self.unguard(node)
+            else:
+                self._save(node)
+        self._written_back.clear()
 
     def _save(self, node: HostNode) -> None:
         assert self.storage is not None

@@ -4,8 +4,9 @@
 core). The mean time per output token of a run is linear in the three constants that are asked for: the time of a
 layer, of a layer of experts, and the wait of an all-reduce. Each is changed once, and the constants with the least
 mean size of the errors' logarithms are found on a grid, where every checkpoint on every GPU has the same weight: of
-all runs, of all without a model or a GPU, and of each checkpoint alone. Nothing of this is in the catalog, because
-the answer for TensorRT-LLM is what vLLM has, and SGLang's runs do not agree (docs/engines.md).
+all runs, of all without a model or a GPU, and of each checkpoint alone. Nothing of this is in the catalog:
+TensorRT-LLM has vLLM's constants less the gaps between kernels that its launches hide, which are fitted to no run,
+and SGLang's runs do not agree (docs/engines.md).
 """
 
 from __future__ import annotations

@@ -99,9 +99,9 @@ names no kernels for the exchange (`moe-a2a-backend`, none by default), so all d
 and scatter the sums. NCCL was measured to take 24 µs to gather and 21 µs to scatter 128 tokens on eight B200, and the
 simulation has these times ([cost](cost.md#several-devices)). Before, each token went to the devices of its experts,
 and the exchange took 1.1 ms of a step in place of 2.5 ms. With it the time per token of TensorRT-LLM with ranks on
-B200, which nothing is fitted to, is 4 % too short where prefill and decode share a pool (11 % before; median of 17
-runs of DeepSeek). SGLang's prompts go to a rank that is drawn at random, so that some ranks have several prompts
-while the others wait for them.
+B200, which nothing is fitted to, became 7 % longer where prefill and decode share a pool (median of 17 runs of
+DeepSeek). It is now 3 % too long (median of 15 runs; −19 to +15 %). SGLang's prompts go to a rank that is drawn at
+random, so that some ranks have several prompts while the others wait for them.
 
 Over 218 runs with prefill and decode apart, the median time per token of a model with one engine on one GPU is 0.8
 to 1.4 times as long as simulated. DeepSeek on H100 takes up to 1.9 times as long. Two things are not simulated: ranks

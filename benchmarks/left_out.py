@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.optimize import nnls
 
 import hermes_flow as hf
 from hermes_flow.config.schema import Efficiency, Hardware, Precision
@@ -80,14 +81,14 @@ class Constants:
             self._slopes[:, column] = (changed - self._errors) / step
 
     def least_squares(self, rows: Sequence[int]) -> Any:
-        """Return the constants fitted to these runs and to ``EXPECTED``, in the order of ``FITTED``."""
+        """Return the constants fitted to these runs and to ``EXPECTED``, as ``FITTED`` has them, none negative."""
         fitted = list(rows)
         expected, known_within = np.array([EXPECTED[key] for key in FITTED]).T
         slopes = np.vstack([self._slopes[fitted] / SCATTER_PERCENT, np.diag(1 / known_within)])
         errors = np.concatenate(
             [self._errors[fitted] / SCATTER_PERCENT, (self._start - expected) / known_within]
         )
-        return self._start + np.linalg.lstsq(slopes, -errors, rcond=None)[0]
+        return nnls(slopes, slopes @ self._start - errors)[0]
 
     def fitted_to(self, rows: Sequence[int]) -> list[str]:
         """Return the overrides that set the constants fitted to these runs."""

@@ -54,7 +54,7 @@ class HostClient(DecidingClient):
     def _take_in(self, task: int, at_ps: int) -> None:
         super()._take_in(task, at_ps)
         if self._waits:
-            self.plan_ps = min(self.plan_ps, at_ps)
+            self.plan_ps = min(self.plan_ps, max(at_ps, self._host.blocked_ps))
 
     def _decide(self, now_ps: int) -> None:
         self._host.at(now_ps)
@@ -63,7 +63,7 @@ class HostClient(DecidingClient):
         if self.plan_ps < NEVER:
             self.plan_ps = max(self.plan_ps, self._host.blocked_ps)
         elif not self._scheduler.idle:  # who waits for memory is tried again as a write lets go of some
-            self.plan_ps = self._host.next_ps()
+            self.plan_ps = max(self._host.next_ps(), self._host.blocked_ps)
             self._waits = True
 
     def _after_decision(self, now_ps: int) -> None:

@@ -103,7 +103,7 @@ B200, which nothing is fitted to, became 7 % longer where prefill and decode sha
 DeepSeek). It is now 3 % too long (median of 15 runs; −19 to +15 %). SGLang's prompts go to a rank that is drawn at
 random, so that some ranks have several prompts while the others wait for them.
 
-Over 218 runs with prefill and decode apart, the median time per token of a model with one engine on one GPU is 0.8
+Over 219 runs with prefill and decode apart, the median time per token of a model with one engine on one GPU is 0.8
 to 1.4 times as long as simulated. DeepSeek on H100 takes up to 1.9 times as long. Two things are not simulated: ranks
 are padded to the longest one, and their logits are gathered. Both are small: 128 tokens more to gather take about 10
 µs in each layer.

@@ -134,7 +134,7 @@ def amd_runs() -> list[ServedOnAMD]:
             f"{LLM}.expert_parallel=true",
             "model.precision.kv_cache=fp8",
         )
-        what = f"MiniMax-M2.7, {devices} MI300X, {load} users"
+        what = f"MiniMax-M2.7, {devices} MI300X, {load} user{'s' if load > 1 else ''}"
         found.append(
             ServedOnAMD(
                 *(what, "sglang, pull request 31044", "sglang", "minimax_m2_5", load, 1000),

@@ -91,7 +91,10 @@ def _fail_by(error: Exception) -> None:
 
         _fail(message_of(error), 1, width=None if isinstance(error, PluginError) else _WIDTH)
     if isinstance(error, OSError):  # the standard output or a file of Hydra's: a full disk, or no permission
-        _fail(f"{error.filename or 'the output'}: {error.strerror or error}", 1)
+        from hermes_flow.config.explain import closed_path
+
+        place = closed_path(error) if error.filename else "the output"
+        _fail(f"{place}: {error.strerror or error}", 1)
     from hermes_flow.internal_errors import fault_message
 
     _fail(fault_message(error), 1, width=None)

@@ -38,7 +38,7 @@ def explain(error: BaseException, arguments: Sequence[str] = ()) -> HermesFlowEr
     if isinstance(error, yaml.YAMLError):
         return _broken_yaml(error)
     if isinstance(error, OSError) and error.filename is not None:
-        return HermesFlowError(f"{shown_path(_closed(error))}: {error.strerror}")
+        return HermesFlowError(f"{shown_path(closed_path(error))}: {error.strerror}")
     text = str(error)
     if text.startswith("Config group override must be a string"):
         return _no_entry(arguments)
@@ -69,7 +69,7 @@ def explain(error: BaseException, arguments: Sequence[str] = ()) -> HermesFlowEr
     return HermesFlowError(" ".join(text.split()) or type(error).__name__)
 
 
-def _closed(error: OSError) -> str:
+def closed_path(error: OSError) -> str:
     """Return the file of ``error``, or the outermost folder above it that may not be searched."""
     path = Path(error.filename)
     above = (

@@ -46,7 +46,7 @@ accelerators. Two dense models of the same size and shape take 11.9 and 9.4 ms a
 settings make a quarter of difference. At the bandwidth of the datasheet, weights and KV take 4.2 ms. Published
 measurements reach 81 % of this bandwidth (4.2 TB/s, ROCm issue 5070), as these means do, and about half of the peaks
 of products, where the means have 78 %. So prompts should take half as long again, but times per token do not become
-longer. The mixture, on SGLang with kernels in Triton, takes more than twice as long as simulated at every load.
+longer. The mixture, on SGLang with kernels in Triton, takes 1.9 to 2.4 times as long as simulated.
 Launches and kernels of ROCm take longer, and nothing published tells one from the other. The error bar of
 accelerators of makers that were not measured is that of these six runs ([error bars](error_bars.md)).
 """

@@ -25,6 +25,7 @@ _OPTIONS = ["--help", "--hydra-help", "--resolve", "--run", "--multirun", "--she
 # Verbs that are followed by words rather than by keys alone, and the keys of ``task`` that these words are. A key
 # with three points takes all words that are left, as a list.
 _WITH_WORDS = {"import": ("what", "path"), "report": ("folder",), "compare": ("runs...",)}
+_IN_QUOTES = "the command line of an engine stands in quotes, as in hermes-flow import vllm 'vllm serve …'"
 _OPTIONS += ["--experimental-rerun", "-h", "-r", "-m", "-sc", *_WITH_VALUE]
 
 
@@ -178,7 +179,7 @@ def _with_verb(arguments: list[str]) -> list[str]:
             name = argument.split("=")[0]
             if not any(option.startswith(name) for option in _OPTIONS) or name in ("-", "--"):
                 raise _UsageError(
-                    f"there is no option {name!r}; settings are key=value, see hermes-flow --help"
+                    f"there is no option {name!r}; settings are key=value, see hermes-flow --help{_hint(verb)}"
                 )
             expecting_value = argument in _WITH_VALUE
             options.append(argument)
@@ -200,6 +201,10 @@ def _with_verb(arguments: list[str]) -> list[str]:
     return options + overrides + _words_as_keys(verb, said)
 
 
+def _hint(verb: str | None) -> str:
+    return f"; {_IN_QUOTES}" if verb == "import" else ""
+
+
 def _is_command(verb: str | None, argument: str) -> bool:
     """Whether a word is the command line of an engine, whose flags have = signs of their own."""
     return verb == "import" and " -" in argument
@@ -215,9 +220,13 @@ def _words_as_keys(verb: str | None, said: list[str]) -> list[str]:
             return [*overrides, f"task.{name.removesuffix('...')}=[{listed}]"]
         if index < len(said) and not name.endswith("..."):
             overrides.append(f"task.{name}={_quoted(said[index])}")
+    if verb == "import" and said and " " in said[0]:
+        raise _UsageError(f"{said[0]!r} has no kind before it; {_IN_QUOTES}")
     if len(said) > len(places):
         form = " ".join([verb or "", *(name.upper() for name in places)])
-        raise _UsageError(f"{said[len(places)]!r} is one word too many; expected hermes-flow {form}")
+        raise _UsageError(
+            f"{said[len(places)]!r} is one word too many; expected hermes-flow {form}{_hint(verb)}"
+        )
     return overrides
 
 

@@ -101,9 +101,10 @@ class CapacityTask:
 
         other = earlier_config(self.resume, config)
         over = self.over or load_key(config)
-        if (other.task.get("over") or load_key(other)) != over:
+        searched = other.task.get("over") or load_key(other)
+        if searched != over:
             raise ConfigError(
-                "task.resume", f"{self.resume} has a search of another configuration or another key"
+                "task.resume", f"{self.resume} has a search over {searched}; expected one over {over}"
             )
         probes = Path(self.resume).expanduser() / "capacity.parquet"
         return read_probes(probes, isinstance(number_at(config, over), int)) if probes.is_file() else []

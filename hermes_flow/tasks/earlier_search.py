@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 from hermes_flow.config.schema import Config
@@ -50,8 +50,15 @@ def earlier_config(resume: str, config: Config) -> Config:
             "task.resume", f"{resume} has the result of {verb}; expected that of {config.task.get('kind')}"
         )
     other = to_config(container)
-    if replace(other, task={}, output=config.output) != replace(config, task={}):
-        raise ConfigError("task.resume", f"{resume} has a search of another configuration or another key")
+    ours, theirs = replace(config, task={}), replace(other, task={}, output=config.output)
+    if ours != theirs:
+        differ = ", ".join(
+            each.name
+            for each in fields(Config)
+            if each.compare and getattr(ours, each.name) != getattr(theirs, each.name)
+        )
+        problem = f"{resume} has a search of another configuration, which differs in {differ}"
+        raise ConfigError("task.resume", f"{problem}; expected that of the same command")
     began = _kept_inputs(folder / INPUTS_FILE)
     for name, digest in _digests(saved).items():
         if name not in began:

@@ -69,7 +69,12 @@ def test_a_search_goes_on_with_the_probes_of_an_earlier_one_of_the_same_configur
     assert again.tail(-3).equals(kept.tail(-3))
     other = in_this_process(tmp_path, *search, "hardware=l40s", "task.resume=first", "hydra.run.dir=third")
     assert other.status == 1
-    assert "task.resume: first has a search of another configuration" in " ".join(other.err.split())
+    said = "task.resume: first has a search of another configuration, which differs in cluster, hardware; expected"
+    assert said in " ".join(other.err.split())
+    key = ("task.over=cluster.pools.llm.max_num_seqs", "task.resume=first", "hydra.run.dir=third")
+    other = in_this_process(tmp_path, *search, *key)
+    said = "first has a search over workload.rate_per_s; expected one over cluster.pools.llm.max_num_seqs"
+    assert said in " ".join(other.err.split())
 
 
 def test_a_search_that_is_interrupted_keeps_its_simulations(

@@ -54,6 +54,16 @@ def test_an_import_says_what_it_leaves_out_and_takes_a_name(tmp_path: Path) -> N
 def test_a_word_too_many_and_an_unknown_kind_of_import_are_named(tmp_path: Path) -> None:
     many = in_this_process(tmp_path, "import", "model", "a.json", "b.json")
     assert (many.status, "'b.json' is one word too many" in many.err) == (2, True)
+    for words in (
+        ("vllm", "serve", "m"),
+        ("vllm", "--max-num-seqs", "8"),
+        ("vllm serve m --max-num-seqs 8",),
+    ):
+        bare = in_this_process(tmp_path, "import", *words)
+        assert (
+            bare.status,
+            "as in hermes-flow import vllm 'vllm serve …'" in " ".join(bare.err.split()),
+        ) == (2, True)
     wrong = in_this_process(tmp_path, "import", "modle", "a.json")
     assert (wrong.status, "task.what: 'modle' is not valid" in wrong.err) == (1, True)
     broken = in_this_process(tmp_path, "import", "model", "a b.json")

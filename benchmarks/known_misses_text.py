@@ -103,15 +103,15 @@ B200, which nothing is fitted to, became 7 % longer where prefill and decode sha
 DeepSeek). It is now 3 % too long (median of 15 runs; −19 to +15 %). SGLang's prompts go to a rank that is drawn at
 random, so that some ranks have several prompts while the others wait for them.
 
-Over 219 runs with prefill and decode apart, the median time per token of a model with one engine on one GPU is 0.8
-to 1.4 times as long as simulated. DeepSeek on H100 takes up to 1.9 times as long. Two things are not simulated: ranks
+Over 219 runs with prefill and decode apart, the median time per token of a model with one engine on one GPU is 0.9
+to 1.3 times as long as simulated. DeepSeek on H100 takes up to 1.8 times as long. Two things are not simulated: ranks
 are padded to the longest one, and their logits are gathered. Both are small: 128 tokens more to gather take about 10
 µs in each layer.
 
 This run is one of those from which the error bar of this kind is made ([error bars](error_bars.md)). The bar holds
 four of five of them. It holds the times per token of InferenceMAX's runs of the same layout, but not the 51.1 ms of
-this run: no other run of this kind is as far off. Its TTFT lies just beyond the end of the bar (9.1 s). Times to the
-first token of these runs are wrong by factors of up to 23. Most of the large errors are explained: recipes of
+this run: no other run of this kind is as far off. Its TTFT lies just beyond the end of the bar (8.5 s). Times to the
+first token of these runs are wrong by factors of up to 26. Most of the large errors are explained: recipes of
 TensorRT-LLM have seats to decode for half or two thirds of the users, and the others wait until an answer ends. What
 SGLang's prompts wait for on B200 is not known (9.7 s with 64 users on four clients that decode).
 

@@ -37,7 +37,7 @@ the errors where the method of a run is published. Those of B300 come first. It 
 architecture it shares: no kernel of it was measured, and none of its runs was looked at before they were simulated.
 After a look at those of SGLang, 14 runs of DeepSeek have the products that their script asks for and prompts as long
 as the server read them, and six runs of Qwen3.5 are compared no more, because they have the layout of a configuration
-that drafts tokens. Their TPOT was 12.5 % off before, and their TTFT 36.4 %, with the other changes of that day as well.
+that drafts tokens. Their TPOT was 12.5 % off before, and their TTFT 36.4 %. Other changes of that day are in it, too.
 """
 
 NOT_FITTED = """

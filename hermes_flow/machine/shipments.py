@@ -1,4 +1,4 @@
-"""What the transfers between clients put on the network; a shipment knows its op, its request and its kind."""
+"""This class puts the transfers between clients on the network, and knows what each of them carries."""
 
 from __future__ import annotations
 

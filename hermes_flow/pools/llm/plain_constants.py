@@ -1,4 +1,4 @@
-"""What the loop of a plain client reads, and what stays the same object from one call to the next."""
+"""These objects of a plain client stay the same from one call of its loop to the next."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PlainConstants = tuple[
 def plain_constants(
     queues: Queues, limits: Limits, cost: StepCost, tasks: LLMTasks, batch: RunningBatch
 ) -> PlainConstants:
-    """Return them in the order in which the loop unpacks them.
+    """Return the objects in the order in which the loop unpacks them.
 
     ``queues`` are the tasks that arrive, those that wait, the ends in flight and the log of steps; ``limits`` are the
     look-ahead, the tokens and the seats of a step, and the size of a block.

@@ -1,4 +1,4 @@
-"""The loop of an LLM client with data-parallel attention: all its ranks plan together, and take their steps together.
+"""This loop plans the steps of an LLM client with data-parallel attention, whose ranks begin and end them together.
 
 A step lasts as long as that of the slowest rank. While every rank decodes or idles, a run of steps is planned at
 once: until a sequence ends, blocks run out, a request comes that could join, or another rank becomes the slowest.

@@ -18,7 +18,7 @@ import numpy as np
 import hermes_flow as hf
 from benchmarks.silicon_checkpoints import CHECKPOINTS, Checkpoint, checkpoint
 from benchmarks.silicon_drafting import UNDRAFTED, may_draft
-from benchmarks.silicon_engines import with_flashinfer, with_scheduler, with_triton
+from benchmarks.silicon_engines import with_cutlass, with_flashinfer, with_scheduler, with_triton
 from benchmarks.silicon_gpus import devices_of_a_node
 from benchmarks.silicon_layouts import INFERENCEMAX as INFERENCEMAX
 from benchmarks.silicon_layouts import layout, users
@@ -263,6 +263,8 @@ def _engine_as(told: Settings, pool: LLMPool, stated: float) -> Hardware:
     hardware = replace(pool.hardware, engine=engine)
     if told.triton:
         hardware = with_triton(hardware)
+    if told.cutlass:
+        hardware = with_cutlass(hardware)
     return with_flashinfer(hardware) if told.flashinfer else hardware
 
 

@@ -4,7 +4,9 @@ A row states the devices that attention is cut over, those that hold a replica o
 InferenceMAX's rows of its later files these figures are products. A run on one node of 8 GPUs with experts that are
 spread over the 8 (``tp: 8, ep: 8`` in its configuration) stands there as attention cut over 64 devices. Runs of vLLM
 with spread experts have as many replicas of attention there as devices, but their scripts start one replica, and runs
-of the same setting in an earlier file, which says so, have the same times (2 % apart or less). The rows of 2 November
+of the same setting in an earlier file, which says so, have the same times (2 % apart or less). Rows of Kimi K2.5 in
+nvfp4 state spread experts, which their configuration asks for, but their script does not read that figure and asks
+vLLM for none (kimik2.5_fp4_b200.sh of March 2026 and kimik2.5_fp4_b300.sh). The rows of 2 November
 2025 have neither spread experts nor replicas of attention, because the scripts of TensorRT-LLM still chose both
 themselves, by model, devices, lengths and users (``_of_its_script``).
 """
@@ -18,6 +20,7 @@ from typing import Any
 # Sources whose rows of SGLang and TensorRT-LLM have products: the devices are those that an expert is cut over there
 PRODUCTS = ("source_file=2026-04-06", "db-dump/")
 LONG_PROMPT = 8192
+CUT_BY_SCRIPT = ("moonshotai/Kimi-K2.5", "fp4")  # whose script of vLLM never spreads experts
 INFERENCEMAX = ("source_file=2026-", "db-dump/")  # how the sources of its rows begin
 CHOSEN_BY_SCRIPT = "measured=2025-11-02"
 _USERS = re.compile(r"silicon_concurrency=(\d+)")
@@ -54,6 +57,8 @@ def layout(row: dict[str, Any]) -> Layout:
     if row["backend"] == "trtllm" and CHOSEN_BY_SCRIPT in source:
         return _of_its_script(row, row["moe_tp_size"])
     if row["backend"] == "vllm":
+        if (row["model_path"], row["precision"]) == CUT_BY_SCRIPT:
+            return Layout(tensor, 1, 1)
         if data > 1 and tensor == data:
             return Layout(tensor, 1, tensor)
     elif source.startswith(PRODUCTS):

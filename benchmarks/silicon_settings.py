@@ -27,6 +27,9 @@ BATCHING = {"vllm": "chunked", "trtllm": "mixed", "sglang": "continuous"}
 # Its runs of DeepSeek on B200 and B300 were repeated for this reason, from the second day on (pull request 1502)
 READ_ANEW = 35921 / 7140
 CLIENT_MENDED = "2026-05-18"
+# The first day of rows of Kimi K2.5 on B200 whose script has CUDA graphs of 2,048 tokens (InferenceX, pull request
+# 1047). That of B300 has none (pull request 1698)
+GRAPHS_OF_KIMI = "2026-04-20"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +45,8 @@ class Settings:
     ``sorts``: the sampler can sort the logits, as in vLLM up to 0.15, and reserves memory for it. ``greedy``: no
     request samples. ``random_prompts``: they are entries of the vocabulary and no text. ``read_anew``: the tokens
     that the server makes of a token of the client. ``flashinfer``: products in fp8 are FlashInfer's, not DeepGEMM's.
-    ``triton``: experts in fp8 have Triton's kernels. Each user asks ``requests_per_user`` times.
+    ``triton`` and ``cutlass``: experts in fp8 have Triton's or CUTLASS's kernels. Each user asks
+    ``requests_per_user`` times.
     """
 
     batching: str
@@ -63,6 +67,7 @@ class Settings:
     read_anew: float = 1.0
     flashinfer: bool = False
     triton: bool = False
+    cutlass: bool = False
     requests_per_user: int = 10
 
 
@@ -113,7 +118,13 @@ def _minimax(row: dict[str, Any], users: int, default: Settings) -> Settings:
     default = replace(default, sequences=1024)
     if row["backend_version"].startswith("nightly"):  # the first script of the checkpoint in nvfp4
         return replace(default, sequences=users, kv="fp8")
-    if row["backend_version"] < "0.19":  # before pull request 947 the scripts' test was true of every row
+    if row["backend_version"] < "0.17":  # the first script of H200 (pull request 831) cuts experts
+        # FlashInfer's CUTLASS experts came before Triton's on H200 until vllm-project/vllm, pull request 34260
+        # (February 2026). Since then Triton's do where experts are cut, and these where they are spread
+        return replace(default, memory=0.95, cutlass=True)
+    if (
+        row["backend_version"] < "0.19"
+    ):  # from pull request 869 to 947 the scripts' test was true of every row
         # VLLM_USE_FLASHINFER_MOE_FP8=0 and VLLM_MOE_USE_DEEP_GEMM=0 leave Triton's kernels on B200
         triton = row["system"] in BLACKWELL
         return replace(default, memory=0.95, whole_experts=True, triton=triton)
@@ -214,7 +225,10 @@ def _gpt_oss(row: dict[str, Any], users: int, default: Settings) -> Settings:
 
 def _kimi(row: dict[str, Any], users: int, default: Settings) -> Settings:
     if row["precision"] == "fp4":
-        return replace(default, sequences=users, kv="fp8")  # the checkpoint asks for it
+        told = replace(default, sequences=users, kv="fp8")  # the checkpoint asks for it
+        if row["system"] == "b200_sxm" and measured(row) >= GRAPHS_OF_KIMI:
+            return replace(told, tokens=2 * row["isl"], captured=2048)
+        return told
     return replace(default, sequences=users, memory=0.95)
 
 

@@ -29,3 +29,50 @@ def test_minimax_in_fp8_on_b200_had_triton_s_experts_before_vllm_0_19(
         assert (fp8.by_rows is None) is triton
         assert fp8.compute == (0.145 if triton else 0.23)
         assert (pool.expert_parallel and pool.memory_utilization == 0.95) or not triton
+
+
+@pytest.mark.shared_data
+@pytest.mark.parametrize(("release", "first"), [("0.16", True), ("0.18", False)])
+def test_the_first_script_of_minimax_on_h200_cuts_experts_which_had_cutlass_s_kernels(
+    shared_data: Path, release: str, first: bool
+) -> None:
+    rows = [
+        row
+        for row in silicon.covered(silicon.read(shared_data))[0]
+        if (row["system"], row["model_path"], row["backend"])
+        == ("h200_sxm", "MiniMaxAI/MiniMax-M2.5", "vllm")
+        and str(row["backend_version"]).startswith(release)
+    ]
+    assert rows
+    for row in rows:
+        pool: Any = silicon.config(row).cluster.pools["llm"]
+        assert pool.expert_parallel is not first
+        assert ("fp8" in (pool.hardware.engine.experts or {})) is first
+        if first:
+            assert pool.hardware.engine.experts["fp8"].launch_us == 38.5
+
+
+@pytest.mark.shared_data
+def test_the_script_of_kimi_in_nvfp4_on_vllm_never_spreads_experts_and_has_long_graphs_on_b200_since_april(
+    shared_data: Path,
+) -> None:
+    rows = [
+        row
+        for row in silicon.covered(silicon.read(shared_data))[0]
+        if (row["model_path"], row["precision"], row["backend"]) == ("moonshotai/Kimi-K2.5", "fp4", "vllm")
+        and silicon.is_recorded(row)
+    ]
+    graphs = set()
+    for row in rows:
+        pool: Any = silicon.config(row).cluster.pools["llm"]
+        assert silicon.layout(row).spread == 1
+        assert not pool.expert_parallel
+        long = pool.hardware.engine.eager.above_tokens == 2048
+        assert (pool.max_num_batched_tokens == 2 * row["isl"]) is long
+        graphs.add((row["system"], silicon.measured(row) >= "2026-04-20", long))
+    assert graphs == {
+        ("b200_sxm", False, False),
+        ("b200_sxm", True, True),
+        ("b300_sxm", False, False),
+        ("b300_sxm", True, False),
+    }

@@ -46,7 +46,7 @@ class SGLangSettings:
     ``reserved_decode_tokens`` are kept free on a decode client for each request that it has;
     ``side`` says which part of the work a client does where KV moves. With ``seats_of_states`` there are as many
     seats as the memory that is set aside for states has room for. ``room_seed`` draws the rooms of requests, which
-    choose the ranks of prompts whose KV leaves.
+    choose the ranks of prompts whose KV leaves. ``key`` is that of the pool, for messages.
     """
 
     max_prefill_tokens: int
@@ -59,6 +59,7 @@ class SGLangSettings:
     side: Literal["both", "prefill", "decode"] = "both"
     seats_of_states: bool = False
     room_seed: int = 0
+    key: str = "cluster.pools.llm"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,7 @@ class TensorRTSettings:
     None: prompts are not cut. Prompts wait for at most ``wait_steps`` while a step beside decodes has fewer than
     ``wait_tokens``, and every decision waits for ``wait_ps`` for new requests. With ``balance`` prompts wait until
     every rank has one, as its numbers of steps say: while not all have one, and when all have. ``side`` says which
-    part of the work a client does where KV moves.
+    part of the work a client does where KV moves. ``key`` is that of the pool, for messages.
     """
 
     capacity: str
@@ -80,6 +81,7 @@ class TensorRTSettings:
     wait_ps: int = 0
     balance: tuple[int, int] | None = None
     side: Literal["both", "prefill", "decode"] = "both"
+    key: str = "cluster.pools.llm"
 
 
 @dataclass(frozen=True, slots=True)

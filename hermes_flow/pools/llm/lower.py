@@ -98,7 +98,7 @@ def _client(
 ) -> LLMClientSpec:
     """Return what a client of the pool is; ``seed`` is that of what is drawn as requests are served."""
     policy = batching_policies.parse(pool.batching, f"cluster.pools.{name}.batching")
-    sglang = sglang_settings(pool, handovers, capacity.state_slots, seed) if uses_sglang(pool) else None
+    sglang = sglang_settings(pool, handovers, capacity.state_slots, seed, name) if uses_sglang(pool) else None
     packing: PackingOrder = FirstComeFirstServed()
     if sglang is None:
         packing = packing_orders.parse(pool.packing, f"cluster.pools.{name}.packing")
@@ -125,7 +125,7 @@ def _client(
         hop_ps=steps.hop.ps,
         speculation=_speculation(pool),
         sglang=sglang,
-        tensorrt_llm=tensorrt_settings(pool, handovers) if uses_tensorrt_llm(pool) else None,
+        tensorrt_llm=tensorrt_settings(pool, handovers, name) if uses_tensorrt_llm(pool) else None,
         kv_layers=pool.model.layers if handovers.early else 0,
         kv_export_ps=handovers.handover_ps if handovers.sends else 0,
         kv_import_ps=handovers.handover_ps if handovers.receives else 0,

@@ -98,7 +98,7 @@ class DecodeScheduler(SGLangScheduler):
         if self.pool.free < 0:
             raise HermesFlowError(
                 "by the rules of SGLang's scheduler a decode client would abort a request: it runs alone, and others "
-                "whose KV has come hold the memory for its answer; expected more cluster.pools.NAME.kv_blocks or "
+                f"whose KV has come hold the memory for its answer; expected more {self._settings.key}.kv_blocks or "
                 "num_reserved_decode_tokens"
             )
         self.pool.note_peak()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from hermes_flow.pools.llm.decided_steps import Step
 from hermes_flow.pools.llm.offload.links import LoadLinks
 from hermes_flow.pools.llm.sglang.admission import Admission, Verdict
@@ -165,11 +163,6 @@ class HostScheduler(SGLangScheduler):
 
     __slots__ = ("_coming", "from_disk", "from_host")
 
-    _out_of_memory: ClassVar[str] = (
-        "by the rules of SGLang's scheduler a request would be aborted: it runs alone, and pages that move between "
-        "host and devices (cluster.pools.NAME.offload) leave no memory for its next token; "
-        "expected write=evicted, or more cluster.pools.NAME.kv_blocks"
-    )
     pool: HostPool
     from_host: dict[int, int]
     from_disk: dict[int, int]
@@ -178,6 +171,15 @@ class HostScheduler(SGLangScheduler):
         super().__init__(settings, pool, max_running, overlap=overlap)
         self._coming: list[Sequence] = []  # since the last decision; with a drive alone
         self.from_disk = {}
+
+    @property
+    def _out_of_memory(self) -> str:
+        key = self._settings.key
+        return (
+            "by the rules of SGLang's scheduler a request would be aborted: it runs alone, and pages that move "
+            f"between host and devices ({key}.offload) leave no memory for its next token; "
+            f"expected write=evicted, or more {key}.kv_blocks"
+        )
 
     def enqueue(self, sequence: Sequence) -> None:
         """Take in a request that has arrived."""

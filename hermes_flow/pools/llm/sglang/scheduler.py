@@ -25,10 +25,6 @@ class SGLangScheduler:
     """The scheduler of one client. ``waiting`` and ``running`` are in the engine's order."""
 
     cancels: ClassVar[bool] = False
-    _out_of_memory: ClassVar[str] = (
-        "by the rules of SGLang's scheduler a request would be aborted: it runs alone, and what others hold leaves "
-        "no memory for its next token; expected more cluster.pools.NAME.kv_blocks"
-    )
 
     __slots__ = (
         "_decay",
@@ -64,6 +60,13 @@ class SGLangScheduler:
         self.chunked: Sequence | None = None  # whose prompt is partly computed
         self.context = 0  # computed tokens of the running sequences, as ``equal_decodes`` has found them
         self._last: Step | None = None
+
+    @property
+    def _out_of_memory(self) -> str:
+        return (
+            "by the rules of SGLang's scheduler a request would be aborted: it runs alone, and what others hold "
+            f"leaves no memory for its next token; expected more {self._settings.key}.kv_blocks"
+        )
 
     @property
     def idle(self) -> bool:

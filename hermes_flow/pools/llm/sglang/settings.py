@@ -39,9 +39,9 @@ def uses_sglang(pool: LLMPool) -> bool:
 
 
 def sglang_settings(
-    pool: LLMPool, handovers: Handovers = _NO_HANDOVERS, slots: int = 0, seed: int = 0
+    pool: LLMPool, handovers: Handovers = _NO_HANDOVERS, slots: int = 0, seed: int = 0, name: str = "llm"
 ) -> SGLangSettings:
-    """Return the scheduler's settings of a pool that was checked, and whose KV moves by ``handovers``.
+    """Return the scheduler's settings of the pool ``name``, which was checked and whose KV moves by ``handovers``.
 
     ``slots`` are those for states on each of its ranks, if it sets some aside; ``seed`` draws the rooms of requests.
     """
@@ -67,6 +67,7 @@ def sglang_settings(
         if pool.num_reserved_decode_tokens is None
         else pool.num_reserved_decode_tokens,
         room_seed=seed,
+        key=f"cluster.pools.{name}",
     )
 
 

@@ -92,7 +92,7 @@ class TensorRTScheduler:
             raise HermesFlowError(
                 f"by the rules of TensorRT-LLM's scheduler {len(self.active)} requests would wait for each "
                 "other for ever: some for blocks that another prompt computes, and that one behind a request without "
-                "memory; expected more cluster.pools.NAME.kv_blocks, or prefix_cache=false"
+                f"memory; expected more {self._settings.key}.kv_blocks, or prefix_cache=false"
             )
         return False
 

@@ -22,8 +22,10 @@ def uses_tensorrt_llm(pool: LLMPool) -> bool:
     return pool.engine.scheduler == "tensorrt_llm"
 
 
-def tensorrt_settings(pool: LLMPool, handovers: Handovers = _NO_HANDOVERS) -> TensorRTSettings:
-    """Return the scheduler's settings of a pool that was checked, and whose KV moves by ``handovers``."""
+def tensorrt_settings(
+    pool: LLMPool, handovers: Handovers = _NO_HANDOVERS, name: str = "llm"
+) -> TensorRTSettings:
+    """Return the scheduler's settings of the pool ``name``, which was checked and whose KV moves by ``handovers``."""
     chunking = pool.context_chunking_policy or "none"
     unit = pool.block_size
     balance = pool.attention_dp_config
@@ -38,6 +40,7 @@ def tensorrt_settings(pool: LLMPool, handovers: Handovers = _NO_HANDOVERS) -> Te
         wait_tokens=(pool.batch_wait_max_tokens_ratio or 0.0) * pool.max_num_batched_tokens,
         wait_ps=round((pool.batch_wait_timeout_ms or 0.0) * PS_PER_MS),
         side="prefill" if handovers.sends else "decode" if handovers.receives else "both",
+        key=f"cluster.pools.{name}",
     )
 
 

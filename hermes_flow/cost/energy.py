@@ -12,6 +12,7 @@ the KV that decodes read. What is sent between devices is not, nor copies to hos
 from __future__ import annotations
 
 import math
+from array import array
 from dataclasses import replace
 
 import numpy as np
@@ -40,7 +41,7 @@ from hermes_flow.cost.windows import decode_windows, other_attention, own_span
 from hermes_flow.errors import ConfigError
 from hermes_flow.program.power import BusyPower, StepEnergy
 from hermes_flow.program.quick_dataclass import dataclass
-from hermes_flow.program.same_bits import power
+from hermes_flow.program.same_bits import in_parts, power
 from hermes_flow.program.step_cost import StepCost
 from hermes_flow.program.units import FLOPS_PER_TFLOPS, gb_to_bytes
 
@@ -86,8 +87,8 @@ def step_energy(
     return StepEnergy(
         idle_w=power.idle * power.watts * group * pipeline_ranks,
         active_w=power.active * power.watts * group * pipeline_ranks,
-        tokens_j=np.minimum(work.tokens(tokens), limit * _tokens_s(times)).tolist(),
-        decodes_j=np.minimum(decodes_j, limit * _decodes_s(times)).tolist(),
+        tokens_j=_table(np.minimum(work.tokens(tokens), limit * _tokens_s(times))),
+        decodes_j=_table(np.minimum(decodes_j, limit * _decodes_s(times))),
         context_j=min(context_j, limit * attention_s) if attention_s else context_j,
         pair_j=min(pair_j, rest * deployment.tensor_parallel * pair_s) if pair_s else pair_j,
         chunk_token_j=chunk_token_j,
@@ -215,6 +216,11 @@ class _Work:
 
     def tokens(self, tokens: Floats) -> Floats:
         """Everything that is done for all scheduled tokens together, with the weights of the output head."""
+        total = in_parts(self._tokens, tokens)
+        total[0] = 0.0
+        return total
+
+    def _tokens(self, tokens: Floats) -> Floats:
         model, tensor_parallel, ranks = self.model, self.tensor_parallel, self.deployment.data_parallel
         rows = tokens / ranks
         one = 0.0 * rows
@@ -227,7 +233,6 @@ class _Work:
         total: Floats = ranks * tensor_parallel * one
         if self.window_pairs_j:
             total += tokens * self.window_pairs_j
-        total[0] = 0.0
         return total
 
     def head_rows(self, rows: Floats) -> Floats:
@@ -299,13 +304,16 @@ class _Work:
         return total
 
 
+def _table(joules: Floats) -> array[float]:
+    return array("d", joules.tobytes())
+
+
 def _tokens_s(times: list[tuple[StepCost, int]]) -> Floats:
     """Seconds of a step by its tokens, with one sequence's output, of all pipeline ranks one after another."""
     first = times[0][0]
     total = np.zeros(first.attention_ranks * (len(first.tokens_ps) - 1) + 1)
     for cost, count in times:
-        fullest = -(-np.arange(len(total)) // cost.attention_ranks)
-        one = np.array(cost.tokens_ps, dtype=np.float64)[fullest] + cost.sequences_ps[1]
+        one = _of_fullest(np.array(cost.tokens_ps, dtype=np.float64) + cost.sequences_ps[1], cost)
         if cost.experts_ps:
             one += cost.experts_ps
         total += count * one
@@ -317,7 +325,11 @@ def _decodes_s(times: list[tuple[StepCost, int]]) -> Floats:
     first = times[0][0]
     total = np.zeros(first.attention_ranks * (len(first.decode_attention_ps) - 1) + 1)
     for cost, count in times:
-        fullest = -(-np.arange(len(total)) // cost.attention_ranks)
         further = np.maximum(np.array(cost.sequences_ps, dtype=np.float64) - cost.sequences_ps[1], 0.0)
-        total += count * (further + cost.decode_attention_ps)[fullest]
+        total += count * _of_fullest(further + cost.decode_attention_ps, cost)
     return total * _S
+
+
+def _of_fullest(by_rank: Floats, cost: StepCost) -> Floats:
+    """Return by the number on all ranks what ``by_rank`` has for the most that one has, where they share evenly."""
+    return np.concatenate((by_rank[:1], np.repeat(by_rank[1:], cost.attention_ranks)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -17,14 +18,15 @@ class StepEnergy:
         tokens_j[decodes·tokens_per_decode + Σ chunk] + decodes_j[decodes] + context_j·decode_context
         + pair_j·Σ chunk·(context + chunk/2) + chunk_token_j·Σ chunk
 
-    The tables have the lengths of the StepCost's. All of it is affine in sums that a run keeps, so that a run of
+    The tables have the lengths of the StepCost's, for the tokens and sequences of all ranks: they are arrays of C
+    doubles, because those of many ranks are long. All of it is affine in sums that a run keeps, so that a run of
     steps has a closed form.
     """
 
     idle_w: float
     active_w: float
-    tokens_j: list[float]
-    decodes_j: list[float]
+    tokens_j: Sequence[float]
+    decodes_j: Sequence[float]
     context_j: float
     pair_j: float
     chunk_token_j: float = 0.0

@@ -65,12 +65,12 @@ def mean(values: Numbers) -> float:
 
 def exp(values: ArrayLike) -> Floats:
     """Return e to the power of each value, to within a unit of the last place; the values are not NaN."""
-    return _in_parts(_exp, np.asarray(values, dtype=np.float64))
+    return in_parts(_exp, np.asarray(values, dtype=np.float64))
 
 
 def log(values: ArrayLike) -> Floats:
     """Return the natural logarithm of each value, to within a unit of the last place; all are above 0 and finite."""
-    return _in_parts(_log, np.asarray(values, dtype=np.float64))
+    return in_parts(_log, np.asarray(values, dtype=np.float64))
 
 
 def log1p(values: ArrayLike) -> Floats:
@@ -110,7 +110,8 @@ def whole_power(base: float, exponent: int) -> float:
     return found
 
 
-def _in_parts(function: Callable[[Floats], Floats], values: Floats) -> Floats:
+def in_parts(function: Callable[[Floats], Floats], values: Floats) -> Floats:
+    """Return what an element-by-element ``function`` makes of ``values``, of so many at a time as the caches hold."""
     if values.size <= _PART:
         return function(values)
     flat, found = values.ravel(), np.empty(values.size)

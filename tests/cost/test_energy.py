@@ -67,6 +67,32 @@ def test_each_rank_reads_the_weights_of_its_attention() -> None:
     assert four.tokens_j[8] == pytest.approx(4 * weights + 8 * per_token)
 
 
+def test_tables_of_many_ranks_are_made_in_parts_and_go_on_from_one_to_the_next() -> None:
+    ranks, budget = 100, 200  # 20,000 tokens, more than two parts
+    times = [10**15] * (budget + 1)
+    cost = StepCost(times, times, times, 10**15, prefill_pair_ps=1e15, attention_ranks=ranks)
+    found = step_energy(deployment(TINY, SLOW, 1, budget, budget, data_parallel=ranks), cost)
+    assert found is not None
+    assert len(found.tokens_j) == len(found.decodes_j) == ranks * budget + 1
+    per_token = found.tokens_j[2] - found.tokens_j[1]
+    for number in (8191, 8192, 8193, 16385, ranks * budget):
+        assert found.tokens_j[number] == pytest.approx(found.tokens_j[1] + (number - 1) * per_token, rel=1e-9)
+    few = unlimited(TINY, SLOW, data_parallel=ranks)
+    assert list(found.tokens_j[:65]) == pytest.approx(list(few.tokens_j[:65]), rel=1e-12)
+
+
+def test_time_limits_a_step_by_the_fullest_rank() -> None:
+    """With two ranks, five tokens are three on the fullest one, whose time bounds what may be drawn."""
+    short = [0, *range(1, 65)]  # picoseconds: so short that the limit always binds
+    cost = StepCost(short, [0] * 65, [0] * 65, 0, attention_ranks=2)
+    found = step_energy(deployment(TINY, SLOW, 1, 64, 64, data_parallel=2), cost)
+    assert found is not None
+    drawn = 2 * (1 - FIT.active) * 100.0  # watts of both devices beside the active ones
+    assert list(found.tokens_j[:6]) == pytest.approx(
+        [0.0, *(drawn * 1e-12 * most for most in (1, 1, 2, 2, 3))]
+    )
+
+
 def test_few_tokens_read_the_weights_of_few_experts() -> None:
     bytes_only = dataclasses.replace(SLOW, energy=dataclasses.replace(FIT, compute=1e-12))
     experts = Experts(count=8, per_token=2, intermediate_size=16)

@@ -31,14 +31,21 @@ class _Job:
     overrides: dict[str, Scalar]
     figures: dict[str, Scalar]
     error: str | None
+    ended: bool = True
+
+    @property
+    def status(self) -> str:
+        if not self.ended:
+            return "interrupted"
+        return "completed" if self.error is None else "failed"
 
 
 def collect(folder: str | Path) -> pl.DataFrame:
     """Return the jobs of a Hydra multirun folder, one row each, in order of their numbers.
 
     Columns: ``job`` (the number that names its folder; null, and last, for other names), one per override
-    key, ``status`` ("completed" or "failed"), ``error``, and the summary's entries under dotted names
-    (``ttft_s.mean``), null for a failed job. Lists become text, joined by "; ". Raises HermesFlowError if the
+    key, ``status`` ("completed", "failed", or "interrupted" where the job did not end), ``error``, and the summary's
+    entries under dotted names (``ttft_s.mean``), null for a job that did not complete. Lists become text, joined by "; ". Raises HermesFlowError if the
     folder holds no jobs.
     """
     import polars as pl
@@ -49,7 +56,7 @@ def collect(folder: str | Path) -> pl.DataFrame:
     figures.sort(key=lambda name: name in _LAST)
     columns = {"job": _column([job.number for job in jobs], pl.Int64)}
     columns |= {key: _column([job.overrides.get(key) for job in jobs], pl.String) for key in overrides}
-    columns["status"] = _column(["completed" if job.error is None else "failed" for job in jobs], pl.String)
+    columns["status"] = _column([job.status for job in jobs], pl.String)
     columns["error"] = _column([job.error for job in jobs], pl.String)
     for name in figures:
         absent = pl.String if name.split(".")[-1] in _TEXTS else pl.Float64
@@ -84,16 +91,17 @@ def _read_job(path: Path) -> _Job:
     except ValueError as error:
         return _Job(number, {}, {}, str(error))
     try:
+        ended = (path / "job.json").exists() or not (path.parent / "jobs.json").exists()
         failure = path / "error.txt"
         if failure.exists():
             text = failure.read_text(encoding="utf-8", errors="replace").strip()
-            return _Job(number, overrides, {}, text or "failed, giving no reason")
-        if (path.parent / "jobs.json").exists() and not (path / "job.json").exists():
-            return _Job(number, overrides, {}, "the job did not end")
+            return _Job(number, overrides, {}, text or "failed, giving no reason", ended)
+        if not ended:
+            return _Job(number, overrides, {}, "the job did not end", ended)
         summary = json.loads((path / "summary.json").read_text(encoding="utf-8"))
         return _Job(number, overrides, dict(_flattened(summary)), None)
     except FileNotFoundError:
-        return _Job(number, overrides, {}, "no summary.json: the job did not end")
+        return _Job(number, overrides, {}, "no summary.json: the job did not end", ended=False)
     except (ValueError, OSError) as error:
         return _Job(number, overrides, {}, f"summary.json cannot be read: {error}")
 

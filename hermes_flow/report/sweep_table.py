@@ -65,7 +65,8 @@ def sweep_table(frame: pl.DataFrame, width: int = 80) -> str:
     """Return the jobs of a sweep (the frame of ``metrics.sweep.collect``) as text of ``width`` columns.
 
     Overrides that vary are named by their last distinguishing part. Where the width does not hold every
-    column, the least important give way. Failed jobs are listed below with the first line of their error.
+    column, the least important give way. Failed jobs are listed below with the first line of their error, and those
+    that were interrupted with their numbers.
     """
     frame, unlike = without_unlike_costs(frame)
     columns = [*_identity(frame), *_outcome(frame)]
@@ -80,7 +81,12 @@ def sweep_table(frame: pl.DataFrame, width: int = 80) -> str:
         lines += ["", *textwrap.wrap(text, width)]
     for text in _warnings(frame):
         lines += ["", *textwrap.wrap(text, width, subsequent_indent="  ")]
-    failures = frame.filter(frame["error"].is_not_null()).select("job", "error").rows()
+    interrupted = frame.filter(frame["status"] == "interrupted")["job"]
+    if len(interrupted):
+        jobs = ", ".join(_cell(job) for job in interrupted)
+        text = f"{len(interrupted)} of {len(frame)} jobs did not end, as they were interrupted: {jobs}"
+        lines += ["", *textwrap.wrap(text, width, subsequent_indent="  ")]
+    failures = frame.filter(frame["status"] == "failed").select("job", "error").rows()
     if failures:
         lines += ["", f"{len(failures)} of {len(frame)} jobs failed:"]
     for job, error in failures[:_FAILURES_SHOWN]:
@@ -153,7 +159,7 @@ def _identity(frame: pl.DataFrame) -> list[_Column]:
 def _outcome(frame: pl.DataFrame) -> list[_Column]:
     """Return the columns that tell how the jobs went."""
     failed = frame["error"].is_not_null().to_list()
-    words = ["failed" if failure else "ok" for failure in failed]
+    words = ["ok" if status == "completed" else status for status in frame["status"]]
     columns = [_Column(("", "status"), words, 1.5 if any(failed) else 9, left=True), *_found(frame)]
     for name, metric, percentile, rank in _durations(frame):
         values = _values(frame, name)
@@ -212,7 +218,7 @@ def _durations(frame: pl.DataFrame) -> list[tuple[str, str, str, float]]:
 
 
 def _slo_words(frame: pl.DataFrame, failed: list[bool]) -> list[str]:
-    """Return "met" or "missed" per job, unknown where the job failed or has no bounds."""
+    """Return "met" or "missed" per job, unknown where the job has no result or no bounds."""
     bounds = [frame[name] for name in frame.columns if re.fullmatch(r"slo\.bounds\..*\.met", name)]
     words = []
     for job, failure in enumerate(failed):

@@ -347,7 +347,7 @@ def finish_sweep(folder: Path, report: bool = False) -> bool:
         write_sweep_page(frame, folder)
     written = "sweep.parquet, sweep.html" if report else "sweep.parquet"
     print(f"\nWritten to {shown_path(folder)}: {written} and the jobs")
-    return "failed" not in frame["status"].to_list()
+    return frame["status"].to_list() == ["completed"] * len(frame)
 
 
 def _labels(jobs: Sequence[Sequence[str]]) -> list[str]:

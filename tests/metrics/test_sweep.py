@@ -98,20 +98,35 @@ def test_a_failed_job_is_listed_with_its_error(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("summary", "error"),
+    ("summary", "error", "status"),
     [
-        ('{"ttft_s": {"mean"', "summary.json cannot be read: "),
-        ("[1, 2]", "summary.json cannot be read: it is not a mapping"),
-        (None, "no summary.json: the job did not end"),
+        ('{"ttft_s": {"mean"', "summary.json cannot be read: ", "failed"),
+        ("[1, 2]", "summary.json cannot be read: it is not a mapping", "failed"),
+        (None, "no summary.json: the job did not end", "interrupted"),
     ],
 )
-def test_a_broken_or_missing_summary_is_the_jobs_error(tmp_path, summary, error):
+def test_a_broken_or_missing_summary_is_the_jobs_error(tmp_path, summary, error, status):
     job(tmp_path, 0, ["rate=4"], figures(0.1))
     job(tmp_path, 1, ["rate=8"], summary)
     frame = collect(tmp_path)
     assert frame["error"][1].startswith(error)
-    assert frame["status"].to_list() == ["completed", "failed"]
+    assert frame["status"].to_list() == ["completed", status]
     assert frame["rate"].to_list() == [4, 8]
+
+
+def test_a_job_that_was_stopped_halfway_is_interrupted_and_has_not_failed(tmp_path):
+    (tmp_path / "jobs.json").write_text("{}")
+    for number, text in enumerate(("completed", "failed")):
+        error = "the weights do not fit\n" if text == "failed" else None
+        folder = job(tmp_path, number, [f"rate={number}"], figures(0.1), error=error)
+        (folder / "job.json").write_text("{}")
+    job(tmp_path, 2, ["rate=2"], error="interrupted\n")  # by Ctrl-C; such a job writes no job.json
+    job(tmp_path, 3, ["rate=3"])  # by kill -9
+    job(tmp_path, 4, ["rate=4"], figures(0.1))  # also that, just before its last file
+    frame = collect(tmp_path)
+    assert frame["status"].to_list() == ["completed", "failed", *["interrupted"] * 3]
+    assert frame["error"].to_list()[2:] == ["interrupted", *["the job did not end"] * 2]
+    assert frame["ttft_s.mean"].to_list() == [0.1, *[None] * 4]
 
 
 @pytest.mark.parametrize("text", ["- [", "a: 1", "- 1\n- 2"])

@@ -95,6 +95,16 @@ def test_a_sweep_whose_jobs_all_failed_has_a_page() -> None:
     assert "the weights do not fit" in page.text
 
 
+def test_a_page_names_jobs_that_were_interrupted_apart_from_those_that_failed() -> None:
+    frame = sweep_table(
+        status=["completed"] * 3 + ["interrupted", "failed"],
+        error=[None] * 3 + ["interrupted", "the weights do not fit"],
+    )
+    text = read_page(sweep_page(frame, "stopped")).text
+    assert "1 job failed; the reasons are at the end of the page." in text
+    assert "1 job did not end, as interrupted: 3." in text
+
+
 @pytest.fixture
 def designs() -> pl.DataFrame:
     rows = []

@@ -18,7 +18,8 @@ def sweep(*jobs: dict, **constants: object) -> pl.DataFrame:
         figures = {name: None if error else job.get(name, value) for name, value in defaults.items()}
         overrides = {key: value for key, value in job.items() if key not in (*defaults, "error", "met")}
         row = {"job": number, **overrides, **constants}
-        row |= {"status": "failed" if error else "completed", "error": error, **figures}
+        status = "interrupted" if error == "interrupted" else "failed" if error else "completed"
+        row |= {"status": status, "error": error, **figures}
         row |= {"slo.attainment": None if error else 0.5, "slo.bounds.ttft_p99_s.met": job.get("met")}
         rows.append(row)
     return pl.DataFrame(rows, infer_schema_length=None, schema_overrides={"error": pl.String})
@@ -50,6 +51,18 @@ def test_failed_jobs_are_listed_below_with_their_error():
         "2 of 3 jobs failed:",
         "  1: 2 problems found: weights do not fit",
         "  2: cluster.pools.llm.count: 0 is not valid",
+    ]
+
+
+def test_jobs_that_were_interrupted_are_not_among_those_that_failed():
+    frame = sweep({"seed": 1, "error": "no"}, {"seed": 2, "error": "interrupted"}, {"seed": 3})
+    lines = sweep_table(frame).splitlines()
+    assert [line.split()[2] for line in lines[2:5]] == ["failed", "interrupted", "ok"]
+    assert lines[-4:] == [
+        "1 of 3 jobs did not end, as they were interrupted: 1",
+        "",
+        "1 of 3 jobs failed:",
+        "  0: no",
     ]
 
 

@@ -117,7 +117,7 @@ def _parts(frame: pl.DataFrame, names: Mapping[str, str], folder: Path | None) -
         )
     yield _ranked_table(best_first, names, folder)
     yield from _effects(frame, names)
-    failures = [row for row in frame.iter_rows(named=True) if row["error"] is not None]
+    failures = [row for row in frame.iter_rows(named=True) if row["status"] == "failed"]
     if failures:
         yield html.heading("Failed jobs", "failed")
         yield html.table(
@@ -161,7 +161,8 @@ def _energies_text(frame: pl.DataFrame, unlike: Sequence[int]) -> Iterator[str]:
 def _verdict(
     frame: pl.DataFrame, best_first: list[dict[str, Any]], by: Figure | None, names: Mapping[str, str]
 ) -> str:
-    failed = len(frame) - len(best_first)
+    failed = int((frame["status"] == "failed").sum())
+    interrupted = [cell(row["job"]) for row in frame.iter_rows(named=True) if row["status"] == "interrupted"]
     met = [row for row in best_first if row["met"]]
     texts = []
     if by is not None:
@@ -173,6 +174,8 @@ def _verdict(
         )
     if failed:
         texts.append(f"{counted(failed, 'job')} failed; the reasons are at the end of the page.")
+    if interrupted:
+        texts.append(f"{counted(len(interrupted), 'job')} did not end, as interrupted: {', '.join(interrupted)}.")
     if all(row["met"] is None for row in best_first):
         return html.verdict(f"{counted(len(best_first), 'job')} completed; no SLO is set.", "", texts)
     headline = f"{len(met)} of {counted(len(best_first), 'completed job')} meet the SLO."

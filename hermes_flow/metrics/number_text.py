@@ -56,6 +56,11 @@ def percent(fraction: float | None) -> str:
     return f"{100 * fraction:.0f} %"
 
 
+def spare(headroom: float) -> str:
+    """Return by which share a load may grow: +42 %, "none" where no larger one was found to be carried."""
+    return f"+{percent(headroom)}" if headroom > 0 else "none"
+
+
 def dollars(usd: float | None) -> str:
     """Return an amount of money: $0.0123, $4.20, $1,234."""
     if usd is None:

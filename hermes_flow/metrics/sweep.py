@@ -44,9 +44,9 @@ def collect(folder: str | Path) -> pl.DataFrame:
     """Return the jobs of a Hydra multirun folder, one row each, in order of their numbers.
 
     Columns: ``job`` (the number that names its folder; null, and last, for other names), one per override
-    key, ``status`` ("completed", "failed", or "interrupted" where the job did not end), ``error``, and the summary's
-    entries under dotted names (``ttft_s.mean``), null for a job that did not complete. Lists become text, joined by "; ". Raises HermesFlowError if the
-    folder holds no jobs.
+    key, ``status`` ("completed", "failed", or "interrupted" where the job did not end), ``error``, and the
+    summary's entries under dotted names (``ttft_s.mean``), null for a job that did not complete. Lists become
+    text, joined by "; ". Raises HermesFlowError if the folder holds no jobs.
     """
     import polars as pl
 

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Sequence
 
 from hermes_flow.config.schema import Config
-from hermes_flow.metrics.number_text import counted, digits, dollars, duration, percent, shortened
+from hermes_flow.metrics.number_text import counted, digits, dollars, duration, percent, shortened, spare
 from hermes_flow.metrics.objectives import bound_label
 from hermes_flow.planning.day import DayPlan
 from hermes_flow.planning.designs import Clients
@@ -62,7 +62,12 @@ def _advice(found: Plan, config: Config) -> str:
     text += "no price is known for it" if price is None else f"{dollars(price)} per hour"
     text += f". It meets SLO {config.slo.name}"
     if best.headroom is not None:
-        text += f", and its load can grow by {percent(best.headroom)}"
+        text += ", "
+        text += (
+            f"and its load can grow by {percent(best.headroom)}"
+            if best.headroom > 0
+            else "but no larger load that was tried does"
+        )
     rest = [design for design in found.ranked[1:] if design.usd_per_hour is not None]
     if price and rest:
         second = rest[0].usd_per_hour or 0.0
@@ -124,7 +129,7 @@ def _kind(design: Design) -> str:
 
 def _table(found: Plan) -> list[str]:
     head = f"{'rank':>4} {'$/hour':>7} {'error bar':>13}  {'design':<26} {'TTFT p99':>9} {'TPOT p90':>9}"
-    lines = [f"{head} {'load':>5}" if any(design.headroom for design in found.ranked) else head]
+    lines = [f"{head} {'load':>5}" if any(design.headroom is not None for design in found.ranked) else head]
     for rank, design in enumerate(found.ranked[:_SHOWN], 1):
         summary, clients, family = design.summary or {}, design.sized.clients, design.family
         assert clients is not None
@@ -135,7 +140,7 @@ def _table(found: Plan) -> list[str]:
                 f"{clients.prefill}P {family.hardware.name}, {clients.decode}D {family.decode_hardware.name}"
             )
         price = "–" if design.usd_per_hour is None else digits(design.usd_per_hour)
-        more = "" if design.headroom is None else f"+{percent(design.headroom)}".replace(" ", "")
+        more = "" if design.headroom is None else spare(design.headroom).replace(" ", "")
         times = f"{duration(summary['ttft_s']['p99']):>9} {duration(summary['tpot_s']['p90']):>9}"
         text = f"{rank:>4} {price:>7} {_range(design):>13}  {shortened(name, 26):<26} {times} {more:>5}"
         lines.append(text.rstrip())

@@ -14,6 +14,7 @@ from hermes_flow.planning.bounds import need_of, need_of_pair
 from hermes_flow.planning.designs import Clients, Family, design_config, families
 from hermes_flow.planning.plan_table import overrides_of
 from hermes_flow.planning.verdict import judge
+from hermes_flow.report.plan_text import plan_text
 from hermes_flow.tasks.plan import PlanTask
 
 SLO = "slo={name: service, ttft_ms: {p99: 1500.0}, tpot_ms: {p90: 30.0}}"
@@ -169,6 +170,8 @@ def test_the_headroom_is_how_much_more_load_the_best_design_carries(
     assert best is not None
     assert best.headroom is not None
     assert best.headroom >= 0
+    said = plan_text(replace(found, ranked=(replace(best, headroom=0.3),)), config)
+    assert "and its load can grow by 30 %." in " ".join(said.split())
     clients = best.sized.clients
     assert clients is not None
     more = replace(config, workload=replace(config.workload, rate_per_s=30 * (1 + best.headroom)))
@@ -176,6 +179,20 @@ def test_the_headroom_is_how_much_more_load_the_best_design_carries(
         good(more, best.family, clients)
         or judge(hf.compile(design_config(more, best.family, clients)), early=False).met
     )
+
+
+@pytest.mark.parametrize("headroom", [0.0, -0.04])
+def test_a_plan_without_spare_capacity_says_that_no_larger_load_was_found(
+    headroom: float, config: hf.Config, found: hf.Plan
+) -> None:
+    """The search takes steps of 5 %, so 0 is no share by which a load can grow."""
+    assert found.best is not None
+    best = replace(found.best, headroom=headroom)
+    lines = plan_text(replace(found, ranked=(best,)), config).splitlines()
+    said = " ".join(" ".join(lines).split())
+    assert f"It meets SLO {config.slo.name}, but no larger load that was tried does." in said
+    assert "can grow" not in said
+    assert [line.split()[-1] for line in lines if "1 × TP" in line and line.split()[:1] == ["1"]] == ["none"]
 
 
 @pytest.mark.parametrize(

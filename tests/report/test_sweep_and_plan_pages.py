@@ -126,6 +126,14 @@ def designs() -> pl.DataFrame:
     return pl.DataFrame(rows, infer_schema_length=None)
 
 
+def test_a_plan_whose_best_design_has_nothing_to_spare_says_so(designs: pl.DataFrame) -> None:
+    none = designs.with_columns(pl.when(pl.col("rank") == 1).then(0.0).alias("headroom"))
+    page = read_page(plan_page(none, summary(), "tight"))
+    assert "No larger load that was tried meets the SLO." in page.text
+    assert "grow" not in page.text
+    assert "none" in page.row("1")
+
+
 def summary() -> dict[str, object]:
     figures = dict.fromkeys(("mean", "p50", "p90", "p99"), 0.5)
     return {

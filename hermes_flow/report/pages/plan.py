@@ -7,7 +7,7 @@ from shlex import quote, split
 from typing import TYPE_CHECKING, Any
 
 from hermes_flow.metrics.figures import Figure, figure
-from hermes_flow.metrics.number_text import UNKNOWN, counted, digits, dollars, duration, percent
+from hermes_flow.metrics.number_text import UNKNOWN, counted, digits, dollars, duration, percent, spare
 from hermes_flow.planning.plan_table import command_of
 from hermes_flow.report.charts.designs import ranked_bars, trade_off
 from hermes_flow.report.pages import template as html
@@ -93,7 +93,11 @@ def _verdict(ranked: list[dict[str, Any]]) -> str:
     price = best["usd_per_hour"]
     texts = ["No price is known for it." if price is None else f"It costs {dollars(price)} per hour."]
     if best["headroom"] is not None:
-        texts[0] += f" Its load can grow by {percent(best['headroom'])} before a bound fails."
+        texts[0] += (
+            f" Its load can grow by {percent(best['headroom'])} before a bound fails."
+            if best["headroom"] > 0
+            else " No larger load that was tried meets the SLO."
+        )
     second = next((row for row in ranked[1:] if row["usd_per_hour"] is not None), None)
     if price and second is not None:
         more = second["usd_per_hour"] / price - 1
@@ -168,7 +172,7 @@ def _ranked_table(ranked: list[dict[str, Any]]) -> str:
             duration(row["tpot_p90_s"]),
             duration(row["e2e_p99_s"]),
             percent(row["attainment"]),
-            UNKNOWN if row["headroom"] is None else f"+{percent(row['headroom'])}",
+            UNKNOWN if row["headroom"] is None else spare(row["headroom"]),
             percent(row["busy_fraction"]),
             percent(row["kv_peak_fraction"]),
             digits(row["j_per_output_token"]),

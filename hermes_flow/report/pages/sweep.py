@@ -175,7 +175,9 @@ def _verdict(
     if failed:
         texts.append(f"{counted(failed, 'job')} failed; the reasons are at the end of the page.")
     if interrupted:
-        texts.append(f"{counted(len(interrupted), 'job')} did not end, as interrupted: {', '.join(interrupted)}.")
+        texts.append(
+            f"{counted(len(interrupted), 'job')} did not end, as interrupted: {', '.join(interrupted)}."
+        )
     if all(row["met"] is None for row in best_first):
         return html.verdict(f"{counted(len(best_first), 'job')} completed; no SLO is set.", "", texts)
     headline = f"{len(met)} of {counted(len(best_first), 'completed job')} meet the SLO."

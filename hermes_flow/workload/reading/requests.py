@@ -22,6 +22,7 @@ from hermes_flow.workload.reading.block_sizes import block_tokens
 from hermes_flow.workload.reading.clock import LONG_AGO_NS, decided
 from hermes_flow.workload.reading.drawn_arrivals import DrawnArrivals, drawn_arrivals
 from hermes_flow.workload.reading.given_columns import with_given_columns
+from hermes_flow.workload.reading.out_of_order import out_of_order_note
 from hermes_flow.workload.reading.turns import NONE, chat_sessions, in_order, waits_for
 from hermes_flow.workload.reading.unused_columns import unused_notes
 from hermes_flow.workload.reading.window import is_window, read_window
@@ -203,6 +204,8 @@ def _requests(rows: _Rows, fields: dict[str, Ints], workload: TraceWorkload) -> 
         arrival, count = drawn.arrival_ns, len(drawn.arrival_ns)
     else:
         before = waits_for(arrival, delay, session, False, rows)
+        unsorted = out_of_order_note(rows.path, arrival, rows.place)
+        rows.notes += [unsorted] if unsorted else []
         arrival = _scaled(arrival, workload.rate_scale)
     turns = in_order(arrival, delay[:count], before[:count])
     kept = {name: values[turns.order] for name, values in fields.items()}

@@ -161,6 +161,8 @@ def convert_value(kind: Any, value: Any, key: str) -> Any:
             note.check(
                 value, key, _TYPE_WORDS[inner]
             )  # first, because int() and float() take no such numbers
+        if isinstance(value, str):
+            note.check_percent(value, key, _TYPE_WORDS[inner])
         return convert_value(inner, value, key)
     if origin in (types.UnionType, typing.Union):
         return _union(known, value, key)

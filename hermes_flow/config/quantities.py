@@ -7,12 +7,15 @@ docs/configuration.md prints the range of every key.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Annotated
 
 from hermes_flow.errors import ConfigError
 from hermes_flow.program.quick_dataclass import dataclass
 
+_PERCENT = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*%\s*")
+_LIKELY_PERCENT = 10  # a smaller number above 1 is more likely a slip than a share in percent
 _EXACT = 10**6  # larger limits are written as powers of ten
 
 
@@ -49,9 +52,22 @@ class Range:
     def check(self, value: float, key: str, what: str) -> None:
         """Raise RangeError at ``key`` where ``value`` is not in the range; ``what`` is "a number" or the like."""
         if not self.holds(value):
-            raise RangeError(
-                key, f"{_value(value)} is out of range; expected {what} {self.text}", self._inside
-            )
+            problem = f"{_value(value)} is out of range; expected {what} {self.text}"
+            likely = self._as_share(value) if value >= _LIKELY_PERCENT else ""
+            raise RangeError(key, problem + likely, self._inside)
+
+    def check_percent(self, text: str, key: str, what: str) -> None:
+        """Raise RangeError at ``key`` where ``text`` is a number with a percent sign, and a share is expected."""
+        number = _PERCENT.fullmatch(text)
+        if number is not None and self.high == 1:
+            problem = f"{text!r} is not {what}; expected one {self.text}"
+            raise RangeError(key, problem + self._as_share(float(number[1])), self._inside)
+
+    def _as_share(self, percent: float) -> str:
+        """Return a text with the share that ``percent`` may have meant, "" where it is none of this range."""
+        if self.high != 1 or not self.holds(percent / 100):
+            return ""
+        return f"; {percent:g} % is {percent / 100:g}"
 
     @property
     def _inside(self) -> float:

@@ -13,7 +13,7 @@ import hermes_flow as hf
 from benchmarks.configuration_page import _registries
 from hermes_flow.config.convert import convert_value, field_types
 from hermes_flow.config.pools import PoolKinds
-from hermes_flow.config.quantities import Range, RangeError
+from hermes_flow.config.quantities import PositiveMilliseconds, PositiveShare, Range, RangeError
 from hermes_flow.config.schema import Config
 from hermes_flow.errors import CompileError, ConfigError
 from hermes_flow.stages.stage_options import StageOptions
@@ -105,6 +105,38 @@ def test_figures_that_no_system_has_are_refused(overrides: list[str], message: s
     with pytest.raises((ConfigError, CompileError)) as error:
         hf.compile(hf.compose(overrides))
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("90%", "'90%' is not a number; expected one from 1e-6 to 1; 90 % is 0.9"),
+        (" 2.5 % ", "' 2.5 % ' is not a number; expected one from 1e-6 to 1; 2.5 % is 0.025"),
+        (90, "90 is out of range; expected a number from 1e-6 to 1; 90 % is 0.9"),
+        ("200%", "'200%' is not a number; expected one from 1e-6 to 1"),
+        (200, "200 is out of range; expected a number from 1e-6 to 1"),
+        (1.5, "1.5 is out of range; expected a number from 1e-6 to 1"),
+    ],
+)
+def test_a_share_in_percent_is_refused_with_the_number_that_it_stands_for(given: object, said: str) -> None:
+    for kind in (PositiveShare, PositiveShare | None, PositiveShare | dict[str, str]):
+        with pytest.raises(RangeError) as caught:
+            convert_value(kind, given, "cluster.pools.llm.memory_utilization")
+        assert str(caught.value) == f"cluster.pools.llm.memory_utilization: {said}"
+
+
+def test_a_percent_sign_is_no_hint_where_no_share_is_expected() -> None:
+    with pytest.raises(ConfigError) as caught:
+        convert_value(PositiveMilliseconds, "90%", "slo.ttft_ms")
+    assert str(caught.value) == "slo.ttft_ms: '90%' is not a number"
+
+
+def test_shares_in_percent_are_named_together_with_other_mistakes_of_numbers() -> None:
+    words = ["cluster.pools.llm.memory_utilization=90%", "workload.prefix_share=50%", "workload.requests=0"]
+    with pytest.raises(ConfigError) as caught:
+        hf.compose(["pipeline=llm", *words])
+    for said in ("90 % is 0.9", "50 % is 0.5", "workload.requests: 0 is out of range"):
+        assert said in str(caught.value)
 
 
 def test_a_configuration_made_in_python_is_held_to_the_same_ranges() -> None:

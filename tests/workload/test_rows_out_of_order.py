@@ -36,7 +36,9 @@ def test_the_lines_are_those_of_the_file_where_a_window_takes_a_part(tmp_path: P
     write_trace(path, rows(0, 1, 10, 12, 11.5, 30))
     requests = build_requests(TraceWorkload("trace", "native", str(path), start=5.0, duration=20.0), 0)
     (note,) = requests.notes
-    assert "1 of 3 rows arrive before a row above them, the first of them in line 6, and by up to 0.5 s" in note
+    assert (
+        "1 of 3 rows arrive before a row above them, the first of them in line 6, and by up to 0.5 s" in note
+    )
 
 
 def test_a_row_of_a_table_without_lines_is_named_by_its_number(tmp_path: Path) -> None:
@@ -44,7 +46,10 @@ def test_a_row_of_a_table_without_lines_is_named_by_its_number(tmp_path: Path) -
     table = {"arrival_s": [3.0, 1.0], "input_tokens": [5, 5], "output_tokens": [5, 5]}
     pl.DataFrame(table).write_parquet(path)
     (note,) = build_requests(TraceWorkload("trace", "native", str(path)), 0).notes
-    assert "1 of 2 rows arrive before a row above them, the first of them in row 2 (counted from 1), and by up to 2 s" in note
+    assert (
+        "1 of 2 rows arrive before a row above them, the first of them in row 2 (counted from 1), and by up to 2 s"
+        in note
+    )
 
 
 @pytest.mark.parametrize("arrivals", [(0, 1, 1, 2), (5,), (0, 0, 0)])

@@ -7,7 +7,7 @@ import functools
 import math
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, TypeVar
@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from hermes_flow.config.aliases import hint
 from hermes_flow.config.out_of_range import all_out_of_range
 from hermes_flow.config.quantities import Range, RangeError
+from hermes_flow.config.quick_values import OTHER, Take, take
 from hermes_flow.errors import ConfigError, did_you_mean
 
 T = TypeVar("T")
@@ -98,24 +99,23 @@ def _dataclass(cls: Any, value: Any, key: str) -> Any:
 def _converted(cls: Any, value: Any, key: str) -> Any:
     if not isinstance(value, Mapping):
         raise ConfigError(key, f"{shown(value)} is not a mapping; expected the keys {_keys(cls)}")
-    fields = _fields(cls)
-    hints = field_types(cls)
-    for name in value:
-        if name not in fields:
-            known = hint(child(key, name)) or did_you_mean(str(name), fields)
-            raise ConfigError(child(key, name), f"unknown key{known}")
+    fields, hints, takes = _fields(cls), field_types(cls), _takes(cls)
+    if not value.keys() <= fields.keys():
+        name = next(name for name in value if name not in fields)
+        known = hint(child(key, name)) or did_you_mean(str(name), fields)
+        raise ConfigError(child(key, name), f"unknown key{known}")
+    arguments = {}
     # In the order they were written, so that the caller decides which of several mistakes is named.
-    arguments = {
-        name: convert_value(hints[name], entry, child(key, name))
-        for name, entry in value.items()
-        if not _is_open(entry)
-    }
-    missing = [
-        name
-        for name, field in fields.items()
-        if (name in value and name not in arguments) or (_required(field) and name not in value)
-    ]
-    if missing:
+    for name, entry in value.items():
+        taken = takes[name](entry)
+        if taken is OTHER:
+            if _is_open(entry):
+                continue
+            taken = convert_value(hints[name], entry, child(key, name))
+        arguments[name] = taken
+    if len(arguments) < len(value) or not arguments.keys() >= _required(cls):
+        asked = {*value, *_required(cls)}
+        missing = [name for name in fields if name in asked and name not in arguments]
         first = missing[0]
         expected = _expected(hints[first])
         said = (
@@ -139,8 +139,22 @@ def _is_open(value: Any) -> bool:
     return isinstance(value, str) and value == "???"
 
 
-def _required(field: dataclasses.Field[Any]) -> bool:
-    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+@functools.cache
+def _required(cls: Any) -> frozenset[str]:
+    """Return the names of the fields without a default."""
+    missing = dataclasses.MISSING
+    return frozenset(
+        name
+        for name, field in _fields(cls).items()
+        if field.default is missing and field.default_factory is missing
+    )
+
+
+@functools.cache
+def _takes(cls: Any) -> dict[str, Take]:
+    """Return the function of each field that takes a plain value as it is."""
+    hints = field_types(cls)
+    return {name: take(hints[name]) for name in _fields(cls)}
 
 
 def convert_value(kind: Any, value: Any, key: str) -> Any:
@@ -183,13 +197,23 @@ def convert_value(kind: Any, value: Any, key: str) -> Any:
                 else ""
             )
             raise ConfigError(key, f"{shown(value)} is not a list{form}")
-        (item, _) = arguments
-        return tuple(convert_value(item, entry, child(key, index)) for index, entry in enumerate(value))
+        return _items(arguments[0], value, key)
     return _scalar(kind, value, key)
 
 
+def _items(kind: Any, values: Iterable[Any], key: str) -> tuple[Any, ...]:
+    taking, items = _taking(kind), []
+    for index, value in enumerate(values):
+        item = taking(value)
+        items.append(convert_value(kind, value, child(key, index)) if item is OTHER else item)
+    return tuple(items)
+
+
 class _KnownType(typing.NamedTuple):
-    """A type of the schema and its parts: of a union, the types but null, and its dataclasses by their kind."""
+    """A type of the schema and its parts: of a union, the types but null, and its dataclasses by their kind.
+
+    ``take`` takes plain values as they are.
+    """
 
     kind: Any
     origin: Any
@@ -197,11 +221,16 @@ class _KnownType(typing.NamedTuple):
     is_dataclass: bool
     options: tuple[Any, ...]
     tagged: dict[str, Any]
+    take: Take
 
 
 # By the identity of the type, because ``int | str`` equals ``str | int``, which is tried in another order.
 _known_types: dict[int, _KnownType] = {}
 _MOST_TYPES = 10_000
+
+
+def _taking(kind: Any) -> Take:
+    return (_known_types.get(id(kind)) or _known(kind)).take
 
 
 def _known(kind: Any) -> _KnownType:
@@ -214,7 +243,7 @@ def _known(kind: Any) -> _KnownType:
             for member in options
             if dataclasses.is_dataclass(member)
         }
-    found = _KnownType(kind, origin, arguments, dataclasses.is_dataclass(kind), options, tagged)
+    found = _KnownType(kind, origin, arguments, dataclasses.is_dataclass(kind), options, tagged, take(kind))
     if len(_known_types) < _MOST_TYPES:
         _known_types[id(kind)] = found
     return found
@@ -256,10 +285,14 @@ def _mapping(kinds: tuple[Any, ...], value: Any, key: str) -> dict[Any, Any]:
     name_kind, item_kind = kinds
     if any(isinstance(name, str) and not name.strip() for name in value):
         raise ConfigError(key, "one of its names is empty; expected a name for each entry")
-    return {
-        convert_value(name_kind, name, child(key, name)): convert_value(item_kind, item, child(key, name))
-        for name, item in value.items()
-    }
+    taking_name, taking = _taking(name_kind), _taking(item_kind)
+    found = {}
+    for name, item in value.items():
+        known, taken = taking_name(name), taking(item)
+        if known is OTHER:
+            known = convert_value(name_kind, name, child(key, name))
+        found[known] = convert_value(item_kind, item, child(key, name)) if taken is OTHER else taken
+    return found
 
 
 def _scalar(kind: Any, value: Any, key: str) -> Any:

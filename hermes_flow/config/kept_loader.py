@@ -1,8 +1,8 @@
 """Keeps Hydra's loader from one composition of a Python session to the next, while its files stay as they are.
 
 A loader remembers the files that it has read and merged, so that a composition of the same choices takes a third of
-the time of the first one. It is not kept where anything else could change what is read: with a folder of the user,
-after a model of the user's own file, and after an error.
+the time of the first one, and one of other choices half of it. It is not kept where anything else could change what
+is read: with a folder of the user, after a model of the user's own file, and after an error.
 """
 
 from __future__ import annotations

@@ -69,6 +69,7 @@ class Loader(ConfigLoaderImpl):
         self._parsed: dict[str, Override] = {}
         self._repositories: dict[tuple[str | None, str], CachingConfigRepository] = {}
         self._chosen: dict[Any, _Choices] = {}
+        self._of_hydra: dict[Any, DictConfig] = {}  # what Hydra merged of the same files; nobody changes it
         self._for_mode: tuple[str | None, list[str], DictConfig] | None = None
         self._loaded: dict[int, ConfigResult] = {}
         self._bounds: set[str] = set()
@@ -206,7 +207,11 @@ class Loader(ConfigLoaderImpl):
             for place in replaced(given, merged):
                 _part(merged, place[:-1]).pop(place[-1])
             merge(merged, given)
-        hydra = self._merged_by_hydra(of_hydra, parts, repo)
+        given_to_hydra = {place: repr(part.config) for place, part in parts.items()}
+        key = (id(repo), *((repr(default), given_to_hydra.get(id(default))) for default in of_hydra))
+        if key not in self._of_hydra:
+            self._of_hydra[key] = self._merged_by_hydra(of_hydra, parts, repo)
+        hydra = self._of_hydra[key]
         if list(hydra) != ["hydra"]:
             raise NotPlain
         return merged, hydra

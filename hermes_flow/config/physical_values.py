@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from hermes_flow.config.convert import child, convert_value, field_types, number_type
+from hermes_flow.config.quick_values import OTHER, Take, take
 from hermes_flow.config.schema import Model
 from hermes_flow.errors import ConfigError, did_you_mean
 
@@ -31,17 +32,28 @@ def out_of_range(thing: Any, key: str = "") -> list[str]:
 def _is_sound(thing: Any) -> bool:
     """Return whether no number of a dataclass is out of range, without making any key: most have none."""
     cls: Any = type(thing)
-    return all(sound(getattr(thing, name)) for name, sound in _checks_of(cls))
+    for name, take_plain, sound in _checks_of(cls):
+        value = getattr(thing, name)
+        if take_plain(value) is OTHER and not sound(value):
+            return False
+    return True
 
 
 @functools.cache
-def _checks_of(cls: Any) -> tuple[tuple[str, Callable[[Any], bool]], ...]:
+def _checks_of(cls: Any) -> tuple[tuple[str, Take, Callable[[Any], bool]], ...]:
+    """Return the fields of a dataclass, each with a short and a long way to tell that a value is sound."""
     hints = field_types(cls)
     return tuple(
-        (field.name, _sound(hints[field.name]))
+        (field.name, _plain(hints[field.name]), _sound(hints[field.name]))
         for field in dataclasses.fields(cls)
         if field.init and hints[field.name] is not Any
     )
+
+
+def _plain(kind: Any) -> Take:
+    """Return ``take`` for a type whose plain values have one range; a value of several types goes the long way."""
+    several = len([member for member in _members(kind) if member is not type(None)]) > 1
+    return (lambda value: OTHER) if several else take(kind)
 
 
 @functools.cache

@@ -8,6 +8,7 @@ objects are made and copied by their attributes. The versions of both libraries 
 from __future__ import annotations
 
 import functools
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import Enum
@@ -17,7 +18,7 @@ import yaml  # type: ignore[import-untyped]
 from hydra import version
 from hydra._internal import defaults_list
 from hydra.core import utils
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import AnyNode, DictConfig, ListConfig, OmegaConf
 from omegaconf._utils import get_omega_conf_dumper
 from omegaconf.base import Metadata, Node
 from omegaconf.errors import OmegaConfBaseException
@@ -60,10 +61,12 @@ def clone(node: Any, parent: Any = None) -> Any:
     copied = object.__new__(type(node))
     state = copied.__dict__
     state.update(node.__dict__)
-    state["_metadata"] = _metadata(node.__dict__["_metadata"])
+    state["_metadata"] = _metadata(state["_metadata"])
     state["_parent"] = parent
     state["_flags_cache"] = None
     content = state.get("_content")
+    if content is None:
+        return copied
     if isinstance(content, dict):
         state["_content"] = {name: clone(below, copied) for name, below in content.items()}
     elif isinstance(content, list):
@@ -109,11 +112,11 @@ def _clone_in_place(node: Any, memo: dict[int, Any]) -> Any:
 
 def _metadata(metadata: Metadata) -> Metadata:
     copied = object.__new__(type(metadata))
-    copied.__dict__.update(metadata.__dict__)
-    copied.flags = None if metadata.flags is None else dict(metadata.flags)
-    copied.resolver_cache = metadata.resolver_cache.copy()
-    for name, values in metadata.resolver_cache.items():
-        copied.resolver_cache[name] = dict(values)
+    state = copied.__dict__
+    state.update(metadata.__dict__)
+    flags, cached = state["flags"], state["resolver_cache"]
+    state["flags"] = None if flags is None else dict(flags)
+    state["resolver_cache"] = defaultdict(dict, {name: dict(values) for name, values in cached.items()})
     return copied
 
 
@@ -125,16 +128,22 @@ def _examples() -> dict[type[Any], Node]:
     return dict(zip((dict, list, type(None)), nodes, strict=True))  # type: ignore[arg-type]
 
 
+_NAMES = (
+    str,
+    int,
+    float,
+    bool,
+)  # the types that a name in a mapping mostly has; OmegaConf refuses some others
+
+
 def _node(value: Any, key: Any, parent: Any) -> Any:
     """Return a plain value as OmegaConf's constructors would make it."""
     kind = type(value)
     if kind in (int, float, bool, str, type(None)):
         if kind is str and "${" in value:
             return _named(clone(_reference(value), parent), key)
-        node = _empty(type(None), key, parent)
-        node.__dict__["_val"] = value
-        return node
-    if kind is dict and all(type(name) is str for name in value):
+        return _value_node(value, key, parent)
+    if kind is dict and all(type(name) in _NAMES for name in value):
         node = _empty(dict, key, parent)
         node.__dict__["_content"] = {name: _node(below, name, node) for name, below in value.items()}
         return node
@@ -143,6 +152,22 @@ def _node(value: Any, key: Any, parent: Any) -> Any:
         node.__dict__["_content"] = [_node(below, index, node) for index, below in enumerate(value)]
         return node
     return _made(value, key, parent)
+
+
+def _value_node(value: Any, key: Any, parent: Any) -> Any:
+    """Return a copy of the node of null with another value; most nodes are made here."""
+    node, metadata = object.__new__(AnyNode), object.__new__(Metadata)
+    described = metadata.__dict__
+    described.update(_of_null())
+    described["key"], described["flags"], described["resolver_cache"] = key, {}, defaultdict(dict)
+    state = node.__dict__
+    state["_metadata"], state["_parent"], state["_flags_cache"], state["_val"] = metadata, parent, None, value
+    return node
+
+
+@functools.cache
+def _of_null() -> dict[str, Any]:
+    return dict(_examples()[type(None)].__dict__["_metadata"].__dict__)
 
 
 @functools.cache

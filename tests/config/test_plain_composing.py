@@ -79,6 +79,22 @@ def test_plain_files_compose_to_what_hydra_composes(
     assert described(ours) == described(theirs)
 
 
+def test_a_loader_composes_what_a_new_one_does_whatever_it_composed_before(
+    compose: Callable[..., DictConfig],
+) -> None:
+    settings = [*OVERRIDES[:4], ["hydra/job_logging=disabled"], ["task=validate"], ["task=plan"], []]
+    alone = [compose(overrides) for overrides in settings]
+    GlobalHydra.instance().clear()
+    folder = str(config_folder())
+    with composing(), initialize_config_dir(version_base="1.3", config_dir=folder, job_name="hermes-flow"):
+        hydra = GlobalHydra.instance().hydra
+        assert hydra is not None
+        for overrides, expected in zip(settings, alone, strict=True):
+            composed = hydra.compose_config("config", overrides, run_mode=RunMode.RUN)
+            assert described(composed) == described(expected)
+            composed.hydra.job.name = "changed by who asked"
+
+
 @pytest.mark.parametrize("overrides", MISTAKES, ids=" ".join)
 def test_mistakes_are_those_that_hydra_finds(
     overrides: list[str], compose: Callable[..., DictConfig], as_hydra_does: Callable[[], None]

@@ -371,9 +371,7 @@ class EngineOverhead:
     tokens, where this takes longer than ``layer_us``; null where only ``layer_us`` is known.
     """
     experts_us: Microseconds = 0.0
-    """The time of a layer of experts besides ``layer_us`` and its operators: routing, sorting tokens by expert, and
-    waiting for the device with the most of them.
-    """
+    """The time of a layer of experts besides ``layer_us`` and its operators: routing and sorting tokens by expert."""
     experts: dict[ExpertFit, GemmFit] | None = None
     """The fit of the products of routed experts with the kernels of this engine, in place of that of
     ``efficiency.experts``; null where that holds for all of them.

@@ -19,31 +19,54 @@ def distinct_experts(experts: Experts, skew: float, tokens: Floats) -> Floats:
         missed[0] = 1.0
         uniform: Floats = experts.count * (1.0 - np.cumprod(missed, dtype=np.float64))
         return uniform
-    return _drawn(_chosen(experts, skew), tokens)[0]
+    return _drawn(_chosen(experts, skew), tokens)
 
 
 def on_fullest_device(experts: Experts, skew: float, tokens: Floats, devices: int) -> tuple[Floats, Floats]:
     """Return the rows and the distinct experts of the device with the most of 0, 1, … tokens.
 
-    Experts are held whole, the same number of them by each of ``devices``, and popular ones lie anywhere. The sums
-    over a device's experts scatter around their means as sums of draws without replacement, and all wait for the
-    largest. Under uniform routing every device has an equal share.
+    Experts are held whole, the same number of them by each of ``devices``, and popular ones lie anywhere. All devices
+    wait for the one with the largest share. An expert is drawn or not, so the number of a device's drawn ones
+    scatters as a sum of such values without replacement, whatever the chance of each of them.
+    """
+    rows = rows_on_fullest(experts, skew, tokens, devices)
+    distinct = distinct_experts(experts, skew, tokens) / devices
+    if not _unequal(experts, devices):
+        return rows, distinct
+    held = experts.count / devices
+    share = distinct / held
+    scatter = _draws(experts, devices) * share * (1.0 - share)
+    return rows, np.minimum(distinct + _largest_of(devices) * np.sqrt(scatter), held)
+
+
+def rows_on_fullest(experts: Experts, skew: float, tokens: Floats, devices: int) -> Floats:
+    """Return the rows of the device with the most of any numbers of tokens.
+
+    Rows scatter around their mean, because some experts are more popular than others, in proportion to the tokens,
+    and because each token chooses by chance, in proportion to the root of the tokens.
     """
     rows = tokens * (experts.per_token / devices)
-    distinct = distinct_experts(experts, skew, tokens) / devices
-    if not skew or devices == 1 or experts.count < devices:
-        return rows, distinct
+    if not _unequal(experts, devices):
+        return rows
     chosen = _chosen(experts, skew)
-    drawn, squares = _drawn(chosen, tokens)
+    popular, by_chance = mean((chosen - mean(chosen)) ** 2), mean(chosen * (1.0 - chosen))
+    scatter = _draws(experts, devices) * (popular * tokens**2 + by_chance * tokens)
+    beside_the_first = (experts.count / devices - 1.0) * mean(chosen[1:])  # on its device
+    most: Floats = np.maximum(
+        rows + _largest_of(devices) * np.sqrt(scatter), tokens * (float(chosen[0]) + beside_the_first)
+    )
+    return most
+
+
+def _unequal(experts: Experts, devices: int) -> bool:
+    """Return whether several devices hold different experts."""
+    return 1 < devices <= experts.count
+
+
+def _draws(experts: Experts, devices: int) -> float:
+    """Return the variance of the sum over a device's experts, drawn without replacement, by that of one draw."""
     held = experts.count / devices
-    # the variance of a sum of ``held`` draws without replacement, by that of a single draw
-    draws = held * (experts.count - held) / (experts.count - 1)
-    largest = _largest_of(devices)
-    variance = mean((chosen - mean(chosen)) ** 2)
-    most = held * mean(chosen) + largest * math.sqrt(draws * variance)
-    most = max(most, float(chosen[0]) + (held - 1.0) * mean(chosen[1:]))  # where the most popular one lies
-    scatter = np.maximum(squares / experts.count - (drawn / experts.count) ** 2, 0.0)
-    return tokens * most, np.minimum(distinct + largest * np.sqrt(draws * scatter), held)
+    return held * (experts.count - held) / (experts.count - 1)
 
 
 def _largest_of(devices: int) -> float:
@@ -62,19 +85,16 @@ def _chosen(experts: Experts, skew: float) -> Floats:
     return chosen
 
 
-def _drawn(chosen: Floats, tokens: Floats) -> tuple[Floats, Floats]:
-    """Return the sums over all experts of the probability that 0, 1, … tokens draw it, and of its square."""
+def _drawn(chosen: Floats, tokens: Floats) -> Floats:
+    """Return the sum over all experts of the probability that 0, 1, … tokens draw it."""
     few = tokens[: _certain(float(chosen.min()))]
     sums: Floats = np.full_like(tokens, float(len(chosen)))
-    squares = sums.copy()
-    sums[: len(few)] = squares[: len(few)] = 0.0
+    sums[: len(few)] = 0.0
     for probability in chosen.tolist():
         missed = np.full_like(few, 1.0 - probability)
         missed[0] = 1.0
-        drawn = 1.0 - np.cumprod(missed, dtype=np.float64)
-        sums[: len(few)] += drawn
-        squares[: len(few)] += drawn * drawn
-    return sums, squares
+        sums[: len(few)] += 1.0 - np.cumprod(missed, dtype=np.float64)
+    return sums
 
 
 def _certain(probability: float) -> int:

@@ -12,7 +12,7 @@ from hermes_flow.config.shape import routed_gemms
 from hermes_flow.cost.engine_kernels import kernel_words
 from hermes_flow.cost.engine_overhead import engine_terms
 from hermes_flow.cost.expert_exchange import exchange_notes
-from hermes_flow.cost.expert_routing import on_fullest_device
+from hermes_flow.cost.expert_routing import rows_on_fullest
 from hermes_flow.cost.precision import precision_notes
 from hermes_flow.cost.router import wide_peak
 from hermes_flow.cost.torus import torus_note
@@ -136,9 +136,9 @@ def _expert_notes(tables: RooflineTables) -> list[str]:
     skew = tables.engine.routing_skew
     routing = "uniform routing"
     if skew:
-        one = np.array([0.0, 1.0])
-        share = on_fullest_device(experts, skew, one, group)[0][1] * group / experts.per_token
-        routing = f"chosen as 1 / i^{skew:g}, so that the fullest has {share:.2f} times the mean rows"
+        many = np.array([1e9])  # of which each counts little, so that only popularity is left
+        share = rows_on_fullest(experts, skew, many, group)[0] * group / experts.per_token / many[0]
+        routing = f"chosen as 1 / i^{skew:g}, so that the fullest has {share:.2f} times the mean rows of many tokens"
     held = f"experts: {experts.count // group} of {experts.count} on each of {group} devices, {routing}"
     return [held, *exchange_notes(tables)]
 

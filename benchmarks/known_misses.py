@@ -91,7 +91,7 @@ SHOWN = (3, 15, 30, 40, 60)
 # Sequences of that pair that decode at a time (47 of 56.3 s of 128 users), and their tokens: prompts of 7,387 tokens,
 # as its total tokens per second say, and half an answer
 DECODING, CONTEXT = 107, 7847
-# DeepEP, docs/legacy.md of version 2: dispatch and combine of 128 tokens on eight H800, in each of 58 layers
+# DeepEP/docs/legacy.md of version 2: dispatch and combine of 128 tokens on eight H800, in each of 58 layers
 EXCHANGE_MS = (77 + 114) * 58 / 1000
 
 

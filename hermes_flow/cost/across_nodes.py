@@ -17,8 +17,8 @@ FRACTION = 0.94
 # protocol LL starts after the first, and goes up and down over the others, one for each device of a node and for each
 # doubling of the nodes. 25.2 µs for two nodes of eight, which its log printed for 128 bytes (NVIDIA/nccl, issue 1453)
 TREE_US, NODE_HOP_US, NETWORK_HOP_US = 6.8, 0.6, 5.0
-# source: least squares over the published times of DeepEP's low-latency kernels (docs/legacy.md of version 2: 128
-# tokens of 7,168 values to 8 experts, 16 to 256 devices on cards of 50 GB/s), with FRACTION given: 3 % off on
+# source: least squares over the published times of DeepEP's low-latency kernels (DeepEP/docs/legacy.md of version
+# 2: 128 tokens of 7,168 values to 8 experts, 16 to 256 devices on cards of 50 GB/s), with FRACTION given: 3 % off on
 # average, at most 10 % (combine of 128 devices)
 EXCHANGE_US = 39.0
 

@@ -31,7 +31,7 @@ def closed(input_tokens: int, output_tokens: int, **pool: Any) -> Config:
 
 
 def test_the_kv_capacity_of_llama3_8b_on_an_h100_is_worked_from_its_memory() -> None:
-    # (.9 · 84.94 GB − 16.06 GB of weights − 1.51 GB) over blocks of 2 MiB: see tests/memory/test_capacity.py
+    # (.9 · 84.94 GB − 16.06 GB of weights − 1.51 GB) over blocks of 2 MiB: see tests/pools/llm/test_capacity.py
     client = llm_client(hf.compile(config("workload.requests=5")))
     assert (client.kv_blocks, client.block_size, client.devices) == (28_071, 16, 1)
 

@@ -15,7 +15,7 @@ from hermes_flow.errors import ConfigError
 
 LLAMA = model("llama3_8b", kv_heads=16, heads=32)
 NODES = NodeLinks(devices=8, gb_s=47.0)
-# DeepEP, docs/legacy.md of version 2: µs of dispatch (fp8) and of combine (bf16) on so many H800
+# DeepEP/docs/legacy.md of version 2: µs of dispatch (fp8) and of combine (bf16) on so many H800
 DEEPEP = {16: (118, 195), 32: (155, 273), 64: (173, 314), 128: (192, 369), 256: (194, 360)}
 
 

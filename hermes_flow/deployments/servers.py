@@ -16,6 +16,7 @@ from hermes_flow.deployments.tensorrt_llm import trtllm_settings
 from hermes_flow.deployments.vllm import GIB
 from hermes_flow.errors import CompileError, ConfigError
 from hermes_flow.pools.llm.batching import policy_name
+from hermes_flow.pools.llm.offload.lower import write_policy
 from hermes_flow.pools.llm.offload.schema import Offload
 from hermes_flow.pools.llm.schema import LLMPool
 from hermes_flow.program.units import BYTES_PER_GB
@@ -214,7 +215,7 @@ def _vllm(pool: LLMPool) -> tuple[dict[str, Any], list[str]]:
     if pool.preemption != "recompute":
         left_out.append(f"preemption={pool.preemption}")
     if pool.offload is not None and pool.offload.tiers:
-        left_out += _offload(pool.offload, flags)
+        left_out += _offload(pool, pool.offload, flags)
     if pool.tool_gap.policy != "cache":
         left_out.append(f"tool_gap.policy={pool.tool_gap.policy}")
     if pool.retrieved_kv == "held":
@@ -226,15 +227,16 @@ def _vllm(pool: LLMPool) -> tuple[dict[str, Any], list[str]]:
     return flags, left_out + _draft(pool)
 
 
-def _offload(offload: Offload, flags: dict[str, Any]) -> list[str]:
+def _offload(pool: LLMPool, offload: Offload, flags: dict[str, Any]) -> list[str]:
     """Add vLLM's flag for KV in host memory; return what it has no flag for."""
     left_out = []
     if offload.host is not None and "host" in offload.tiers:
         flags["--kv-offloading-size"] = f"{offload.host.capacity_gb * BYTES_PER_GB / GIB:.9g}"
     if "disk" in offload.tiers:
         left_out.append("offload.tiers=[disk]")
-    if offload.write != "computed":
-        left_out.append(f"offload.write={offload.write}")
+    write = write_policy(pool, offload)
+    if write != "computed":
+        left_out.append(f"offload.write={write}")
     if offload.prefetch is not False:
         left_out.append("offload.prefetch=true")
     return left_out
@@ -293,7 +295,7 @@ def _sglang(pool: LLMPool) -> tuple[dict[str, Any], list[str]]:
         flags |= {
             "--enable-hierarchical-cache": True,
             "--hicache-size": max(1, round(size)),
-            "--hicache-write-policy": _HICACHE_POLICIES[pool.offload.write],
+            "--hicache-write-policy": _HICACHE_POLICIES[write_policy(pool, pool.offload)],
         }
     left_out = _draft(pool)
     if pool.offload is not None and "disk" in pool.offload.tiers:

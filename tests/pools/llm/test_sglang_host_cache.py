@@ -240,6 +240,23 @@ def test_the_program_says_how_host_memory_is_used() -> None:
     assert "the disk is read for 500 tokens or more (best_effort)" in program
 
 
+def test_blocks_are_written_by_the_engines_own_rule_unless_the_user_gives_another() -> None:
+    """SGLang's hicache_write_policy is write_through by default."""
+    tiers = f"{POOL}.offload.tiers=[host]"
+    own, computed, evicted = (
+        run(tiers),
+        *(run(tiers, f"{POOL}.offload.write={each}") for each in ("computed", "evicted")),
+    )
+    assert own.requests.equals(computed.requests)
+    assert not own.requests.equals(evicted.requests)
+
+    def said(engine: str) -> str:
+        return " ".join(str(hf.compile(hf.compose([*SESSIONS, f"engine={engine}", tiers]))).split())
+
+    assert "blocks are written as they are computed" in said("sglang")
+    assert "blocks are written as they are evicted" in said("vllm")
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [

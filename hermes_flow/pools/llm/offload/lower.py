@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from hermes_flow.errors import ConfigError
 from hermes_flow.pools.llm.capacity import KVCapacity
 from hermes_flow.pools.llm.offload.schema import Offload
@@ -20,6 +22,14 @@ _GAPS = {
     "offload": "moved to the tiers",
     "drop": "freed",
 }
+
+
+def write_policy(pool: LLMPool, offload: Offload) -> Literal["evicted", "computed", "reused"]:
+    """Return when blocks are written; where the user leaves it open, as SGLang does, and for vLLM as they leave."""
+    if offload.write is not None:
+        return offload.write
+    # source: SGLang 0.5, hicache_write_policy of its server arguments: write_through
+    return "computed" if pool.engine.scheduler == "sglang" else "evicted"
 
 
 def block_bytes(pool: LLMPool, capacity: KVCapacity) -> int:
@@ -51,13 +61,14 @@ def offload_spec(pool: LLMPool, capacity: KVCapacity) -> OffloadSpec | None:
     if not pool.prefix_cache or not (offload.tiers or gap.policy != "cache"):
         return None
     tiers = {"host": offload.host, "disk": offload.disk}
+    write = write_policy(pool, offload)
     return OffloadSpec(
         tiers=tuple(tier_spec(tier, own) for tier in offload.tiers if (own := tiers[tier]) is not None),
         block_bytes=block_bytes(pool, capacity),
         link_bytes_per_ns=(pool.hardware.host_link_gb_s or 0.0) * pool.devices,
-        writes_computed=offload.write == "computed",
+        writes_computed=write == "computed",
         prefetch=_prefetches(pool, offload),
-        writes_reused=offload.write == "reused",
+        writes_reused=write == "reused",
         layers=pool.model.layers,
         fetch=_fetch_spec(pool, offload, capacity),
         gap=gap.policy,

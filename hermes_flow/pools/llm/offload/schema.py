@@ -34,9 +34,10 @@ class Offload:
 
     tiers: tuple[Literal["host", "disk"], ...] = ()
     """The tiers in use, the fastest first; empty switches offloading off."""
-    write: Literal["evicted", "computed", "reused"] = "evicted"
+    write: Literal["evicted", "computed", "reused"] | None = None
     """When blocks are written: as the devices evict them (write-back), as they are computed (write-through), or with
-    SGLang as they are used a second time (write-through-selective).
+    SGLang as they are used a second time (write-through-selective). null means computed with SGLang, which is its own
+    default, and evicted with vLLM.
     """
     prefetch: bool | None = None
     """True begins a load as a request reaches the client, if blocks are free; false as its turn comes; null means

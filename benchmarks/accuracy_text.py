@@ -154,19 +154,22 @@ SILICON = {
 AIConfigurator (Apache-2.0) collects runs with one mean TTFT and one TPOT each. Most are InferenceMAX's, whose scripts
 are public. In these runs a number of users in a closed loop have ten requests each, and all of them begin at the same
 time. Lengths are drawn between 80 and 100 % of the stated ones, and there is no prefix cache. All runs are simulated
-in this way. InferenceMAX's users ask with a temperature of 0, so no engine sorts logits. The time between arrival and
-scheduler is that of prompts of 650 tokens, to which it was fitted, and 1.55 µs for each token more, as the tokenizer
-of the stage `tokenize` was measured. InferenceMAX's prompts are entries of the vocabulary and no text; each of their
-tokens takes 3 µs, as measured for such prompts. SGLang and TensorRT-LLM have their own schedulers
-([engines](engines.md); not TensorRT-LLM for models with layers that keep a state), and vLLM has `chunked` batching.
-InferenceMAX's rows have the limits, the share of memory and the precision of the KV that the scripts set
-(`benchmarks/silicon_settings.py`), the waits for more requests (`benchmarks/silicon_engines.py`), and checkpoints the
-parts that they leave in 16 bits (`benchmarks/silicon_checkpoints.py`). Some of these rows state their devices as
-products (`benchmarks/silicon_layouts.py`), and others drafted tokens, which the collection does not say
+in this way. InferenceMAX's users ask with a temperature of 0, so no engine sorts logits. Servers tokenize prompts
+before the engine sees them (`benchmarks/silicon_tokenizers.py`): those of SGLang, of vLLM since 0.16 and of
+TensorRT-LLM before 1.2 one by one, so that prompts which arrive together wait for each other, and the others five at
+once (`benchmarks/silicon_settings.py`, with the sources). A token takes 1.55 µs, as the stage `tokenize` was
+measured. InferenceMAX's prompts are entries of the vocabulary and no text; each of their tokens takes 3 µs, as
+measured for such prompts. The rest of the time between arrival and scheduler is that of the engine. SGLang and
+TensorRT-LLM have their own schedulers ([engines](engines.md); not TensorRT-LLM for models with layers that keep a
+state), and vLLM has `chunked` batching. InferenceMAX's rows have the limits, the share of memory and the precision of
+the KV that the scripts set (`benchmarks/silicon_settings.py`), the waits for more requests
+(`benchmarks/silicon_engines.py`), and checkpoints the parts that they leave in 16 bits
+(`benchmarks/silicon_checkpoints.py`). Some of these rows state their devices as products
+(`benchmarks/silicon_layouts.py`), and others drafted tokens, which the collection does not say
 (`benchmarks/silicon_drafting.py`). Prompts of DeepSeek on B300 with SGLang have five times the stated tokens, because
-the client of these runs had another tokenizer than the server. Rows with prefill and decode apart are in the
-[error bars](error_bars.md) alone, where their layout is known (`benchmarks/silicon_apart_layouts.py`). {compared}
-rows are compared. {left_out} rows are not, for the reasons at the end.
+the client of these runs had another tokenizer than the server. Rows with prefill and decode apart are in the [error
+bars](error_bars.md) alone, where their layout is known (`benchmarks/silicon_apart_layouts.py`). {compared} rows are
+compared. {left_out} rows are not, for the reasons at the end.
 
 TTFT includes the first wave, in which all users ask at once. A few rows in which requests queue for KV dominate its
 mean size, so look at the medians.

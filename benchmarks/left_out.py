@@ -180,6 +180,8 @@ def _unmeasured(gpu: Hardware, engine: str, attends: Precision) -> Hardware:
     with_own = [other for other in others if other.engine is not None and other.engine.kernels is not None]
     fits = [with_engine_kernels(other.efficiency, other, attends) for other in with_own or others]
     launching = _hardware("a100_sxm", engine).engine
+    if gpu.engine is not None:  # the time before the scheduler is the server's
+        launching = replace(launching, ingest_ms=gpu.engine.ingest_ms)
     if with_own and gpu.engine is not None:  # how the engine launches is not a measurement of this GPU
         of_another = with_own[0].engine
         launching = replace(

@@ -23,26 +23,15 @@ from benchmarks.silicon_gpus import devices_of_a_node
 from benchmarks.silicon_layouts import INFERENCEMAX as INFERENCEMAX
 from benchmarks.silicon_layouts import layout, users
 from benchmarks.silicon_settings import Settings, measured, settings
+from benchmarks.silicon_tokenizers import with_tokenizer
 from hermes_flow.config.schema import Hardware, SyntheticWorkload
 from hermes_flow.errors import HermesFlowError
 from hermes_flow.pools.llm.capacity import kv_capacity
 from hermes_flow.pools.llm.schema import LLMPool
-from hermes_flow.stages.tokenize import Tokenize
 from hermes_flow.validation.replay import Edit
 
 SYSTEMS = ("a100_sxm", "b200_sxm", "b300_sxm", "gb200", "h100_sxm", "h200_sxm")
 SHORTEST = 0.8  # of the stated lengths
-# Mean tokens of the prompts of the runs that ingest_ms is fitted to. Servers turn text into tokens before a request
-# is scheduled, and that takes longer for a longer prompt
-PROMPT_OF_INGEST = 650
-# The client of InferenceMAX makes prompts of consecutive entries of the vocabulary (bench_serving,
-# sample_random_requests), whose words are in no cache of a tokenizer. source: Hugging Face tokenizers 0.23.3 with the
-# vocabularies of DeepSeek (129,000 entries) and Claude (65,000): 3.0 to 3.9 µs of one busy core a token of such texts
-# of 1,024 and 8,192 tokens, each read once, and 1.8 to 2.9 µs of English text
-PER_RANDOM_TOKEN_US = 3.0
-# Tokens of prompts that the server splits (silicon_settings.READ_ANEW) are shorter. source: with the same tokenizer
-# and DeepSeek's vocabulary they take 0.33 to 0.38 of the time of a random token
-PER_SPLIT_TOKEN_US = 1.1
 # Bursts, not steady state (data/README.md): every request of the run arrives at once
 BURSTS = (("nvidia/Llama-3.1-8B-Instruct-FP8", "vllm"), ("Qwen/Qwen3-235B-A22B-FP8", "vllm"))
 # Six runs of December 2025 with times to first token of up to minutes; most of their answers must have been cut short
@@ -212,7 +201,7 @@ def config(row: dict[str, Any], vary: bool = True) -> hf.Config:
     )
     pool = with_scheduler(pool, row, told, load)
     prompt = told.read_anew * row["isl"]
-    pool = replace(pool, hardware=_engine_as(told, pool, prompt), memory_utilization=_memory(told, pool))
+    pool = replace(pool, hardware=_engine_as(told, pool), memory_utilization=_memory(told, pool))
     workload = replace(
         base.workload,
         requests=load * told.requests_per_user,
@@ -221,7 +210,7 @@ def config(row: dict[str, Any], vary: bool = True) -> hf.Config:
         output_tokens=_lengths(row["osl"], vary),
     )
     cluster = replace(base.cluster, pools=base.cluster.pools | {"llm": pool})
-    return replace(base, cluster=cluster, workload=workload)
+    return with_tokenizer(replace(base, cluster=cluster, workload=workload), told)
 
 
 def _base(what: Checkpoint, system: str, told: Settings) -> hf.Config:
@@ -243,16 +232,10 @@ def _composed(overrides: tuple[str, ...]) -> hf.Config:
     return hf.compose([*overrides, "pipeline=llm", "workload=closed_loop"])
 
 
-def _engine_as(told: Settings, pool: LLMPool, stated: float) -> Hardware:
+def _engine_as(told: Settings, pool: LLMPool) -> Hardware:
     engine = pool.hardware.engine
     if engine is None:
         return pool.hardware
-    of_text = Tokenize().per_token_us
-    rate = PER_RANDOM_TOKEN_US if told.random_prompts else of_text
-    if told.read_anew > 1.0:
-        rate = PER_SPLIT_TOKEN_US
-    more_us = max(0.0, rate * 0.5 * (1.0 + SHORTEST) * stated - of_text * PROMPT_OF_INGEST)
-    engine = replace(engine, ingest_ms=engine.ingest_ms + 1e-3 * more_us)
     if engine.kernel_gap_us and engine.layer_us is not None:
         engine = replace(engine, dependent_launches=told.dependent_launches)
     if told.eager_attention:

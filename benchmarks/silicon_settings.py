@@ -30,6 +30,10 @@ CLIENT_MENDED = "2026-05-18"
 # The first day of rows of Kimi K2.5 on B200 whose script has CUDA graphs of 2,048 tokens (InferenceX, pull request
 # 1047). That of B300 has none (pull request 1698)
 GRAPHS_OF_KIMI = "2026-04-20"
+# How many prompts a server tokenizes at once, where it can tokenize several. source: 16 prompts take 31.6 ms
+# together and one alone 10.7 ms on the host of eight H100 (vllm-project/vllm, issue 19012), 5.4 times as fast;
+# batches of 32 are 4.7 times as fast (pull request 45759). Each prompt has one core of them
+TOKENIZED_AT_ONCE = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +50,7 @@ class Settings:
     request samples. ``random_prompts``: they are entries of the vocabulary and no text. ``read_anew``: the tokens
     that the server makes of a token of the client. ``flashinfer``: products in fp8 are FlashInfer's, not DeepGEMM's.
     ``triton`` and ``cutlass``: experts in fp8 have Triton's or CUTLASS's kernels. Each user asks
-    ``requests_per_user`` times.
+    ``requests_per_user`` times. The server tokenizes ``tokenizers`` prompts at once.
     """
 
     batching: str
@@ -69,6 +73,7 @@ class Settings:
     triton: bool = False
     cutlass: bool = False
     requests_per_user: int = 10
+    tokenizers: int = 1
 
 
 def settings(row: dict[str, Any], users: int) -> Settings:
@@ -80,11 +85,12 @@ def settings(row: dict[str, Any], users: int) -> Settings:
         tokens=8192,
         kv="fp8" if narrow and engine == "trtllm" else "bf16",
         of_free=engine == "trtllm",
-        sorts=engine == "vllm" and _sorts(row["backend_version"]),
+        sorts=engine == "vllm" and _is_before_0_16(row["backend_version"]),
         # source: InferenceMAX's client (bench_serving, backend_request_func.py) asks with a temperature of 0
         greedy=row["silicon_data_source"].startswith(INFERENCEMAX),
         random_prompts=row["silicon_data_source"].startswith(INFERENCEMAX),
         dependent_launches=engine == "trtllm" and _launches_ahead(row["backend_version"]),
+        tokenizers=TOKENIZED_AT_ONCE if _tokenizes_at_once(row) else 1,
     )
     if not row["silicon_data_source"].startswith(INFERENCEMAX):
         return default
@@ -96,8 +102,28 @@ def _launches_ahead(release: str | None) -> bool:
     return release is not None and release >= "1.2.0rc6"
 
 
-def _sorts(release: str | None) -> bool:
-    """Return whether a release of vLLM sorts logits; those that are not known are of 2025, before 0.16."""
+def _tokenizes_at_once(row: dict[str, Any]) -> bool:
+    """Return whether the server of a row tokenizes several prompts at once.
+
+    TensorRT-LLM's does so in threads since 1.2 (openai_server.py, pull request 7515); before, its event loop
+    tokenizes each prompt. So does that of SGLang's tokenizer manager (tokenizer_manager.py;
+    --enable-dynamic-batch-tokenizer is off by default). vLLM hands up to 32 prompts at once to the tokenizer
+    (AsyncMicrobatchTokenizer in async_utils.py), which gives each of them a core. Since 0.16 it asks the
+    tokenizer to cut each prompt at the length of its context (renderers/params.py, get_encode_kwargs), and
+    prompts with such a limit are tokenized one by one in its only thread. The tokenizer of Kimi is one of Python,
+    which takes a list of prompts one by one.
+    """
+    release = row["backend_version"]
+    if row["backend"] == "trtllm":
+        return release is not None and release >= "1.2" and release[0].isdigit()
+    return row["backend"] == "vllm" and _is_before_0_16(release) and "Kimi" not in row["model_path"]
+
+
+def _is_before_0_16(release: str | None) -> bool:
+    """Return whether a release of vLLM is before 0.16, as those are that are not known: they are of 2025.
+
+    Those before sort logits.
+    """
     if release is None:
         return True
     numbers = release.split(".")

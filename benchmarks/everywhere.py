@@ -75,7 +75,7 @@ def configurations() -> dict[str, tuple[str, ...]]:
         "mixture": (*plain, "model=deepseek_v3", "hardware=h200_sxm", "cluster.pools.llm.data_parallel=8",
                     "cluster.pools.llm.expert_parallel=true"),
         "skewed mixture": (*plain, "model=mixtral_8x7b", "cluster.pools.llm.tensor_parallel=2",
-                           "cluster.pools.llm.expert_parallel=true", "hardware.engine.routing_skew=0.6"),
+                           "cluster.pools.llm.expert_parallel=true", "model.experts.routing_skew=0.8"),
         "linear attention": (*plain, "model=qwen3_5_27b", "hardware=h100_sxm"),
         "TPU": (*plain, "hardware=tpu_v6e", "model=llama3_8b"),
         "two nodes": (*plain, "model=llama3_405b", "cluster.pools.llm.tensor_parallel=16"),

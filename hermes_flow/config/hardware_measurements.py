@@ -376,8 +376,6 @@ class EngineOverhead:
     """The fit of the products of routed experts with the kernels of this engine, in place of that of
     ``efficiency.experts``; null where that holds for all of them.
     """
-    routing_skew: FactorOrZero = 0.0
-    """How unevenly tokens choose experts: the i-th most popular one is chosen in proportion to 1 / i^routing_skew."""
     all_reduce_wait: Factor = 1.0
     all_reduce_wait_mb: MB | None = None
     """All-reduces of more MB wait no longer than one of this size; null where the wait always grows with the size."""

@@ -6,7 +6,15 @@ from dataclasses import field
 from typing import Literal
 
 from hermes_flow.config.mixers import Mixer
-from hermes_flow.config.quantities import Billions, BillionsOrZero, Count, CountOrZero, PositiveTokens, Width
+from hermes_flow.config.quantities import (
+    Billions,
+    BillionsOrZero,
+    Count,
+    CountOrZero,
+    Exponent,
+    PositiveTokens,
+    Width,
+)
 from hermes_flow.program.quick_dataclass import dataclass
 
 Precision = Literal["bf16", "fp8", "int8", "int4", "mxfp4", "nvfp4"]
@@ -108,6 +116,10 @@ class Experts:
     """True where a gate of one value for each token scales what the shared experts give."""
     latent_size: Width | None = None
     """The width to which hidden states are projected before the routed experts; null where they are not."""
+    routing_skew: Exponent = 0.6
+    """How unevenly tokens choose experts: the i-th most popular one is chosen in proportion to 1 / i^routing_skew. 0 is
+    for experts that are chosen alike often, as engines do that spread copies of popular experts (EPLB).
+    """
     router_precision: RouterPrecision = "bf16"
     """The precision in which engines compute the product that chooses the experts. ``tf32`` is fp32 on tensor cores,
     for which some engines have a flag.

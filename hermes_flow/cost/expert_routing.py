@@ -12,25 +12,25 @@ from hermes_flow.cost.operators import Floats
 from hermes_flow.program.same_bits import DIGITS, log1p, mean, power, total
 
 
-def distinct_experts(experts: Experts, skew: float, tokens: Floats) -> Floats:
+def distinct_experts(experts: Experts, tokens: Floats) -> Floats:
     """Return how many distinct experts 0, 1, … tokens draw on average."""
-    if not skew:
+    if not experts.routing_skew:
         missed = np.full_like(tokens, 1.0 - experts.per_token / experts.count)
         missed[0] = 1.0
         uniform: Floats = experts.count * (1.0 - np.cumprod(missed, dtype=np.float64))
         return uniform
-    return _drawn(_chosen(experts, skew), tokens)
+    return _drawn(_chosen(experts), tokens)
 
 
-def on_fullest_device(experts: Experts, skew: float, tokens: Floats, devices: int) -> tuple[Floats, Floats]:
+def on_fullest_device(experts: Experts, tokens: Floats, devices: int) -> tuple[Floats, Floats]:
     """Return the rows and the distinct experts of the device with the most of 0, 1, … tokens.
 
     Experts are held whole, the same number of them by each of ``devices``, and popular ones lie anywhere. All devices
     wait for the one with the largest share. An expert is drawn or not, so the number of a device's drawn ones
     scatters as a sum of such values without replacement, whatever the chance of each of them.
     """
-    rows = rows_on_fullest(experts, skew, tokens, devices)
-    distinct = distinct_experts(experts, skew, tokens) / devices
+    rows = rows_on_fullest(experts, tokens, devices)
+    distinct = distinct_experts(experts, tokens) / devices
     if not _unequal(experts, devices):
         return rows, distinct
     held = experts.count / devices
@@ -39,7 +39,7 @@ def on_fullest_device(experts: Experts, skew: float, tokens: Floats, devices: in
     return rows, np.minimum(distinct + _largest_of(devices) * np.sqrt(scatter), held)
 
 
-def rows_on_fullest(experts: Experts, skew: float, tokens: Floats, devices: int) -> Floats:
+def rows_on_fullest(experts: Experts, tokens: Floats, devices: int) -> Floats:
     """Return the rows of the device with the most of any numbers of tokens.
 
     Rows scatter around their mean, because some experts are more popular than others, in proportion to the tokens,
@@ -48,7 +48,7 @@ def rows_on_fullest(experts: Experts, skew: float, tokens: Floats, devices: int)
     rows = tokens * (experts.per_token / devices)
     if not _unequal(experts, devices):
         return rows
-    chosen = _chosen(experts, skew)
+    chosen = _chosen(experts)
     popular, by_chance = mean((chosen - mean(chosen)) ** 2), mean(chosen * (1.0 - chosen))
     scatter = _draws(experts, devices) * (popular * tokens**2 + by_chance * tokens)
     beside_the_first = (experts.count / devices - 1.0) * mean(chosen[1:])  # on its device
@@ -78,9 +78,9 @@ def _largest_of(devices: int) -> float:
     return quantile * math.sqrt(devices / (devices - 1))
 
 
-def _chosen(experts: Experts, skew: float) -> Floats:
+def _chosen(experts: Experts) -> Floats:
     """Return the probability of each expert to be chosen by a token."""
-    popularity = power(np.arange(1, experts.count + 1), -skew)
+    popularity = power(np.arange(1, experts.count + 1), -experts.routing_skew)
     chosen: Floats = np.minimum(1.0, experts.per_token * popularity / total(popularity))
     return chosen
 

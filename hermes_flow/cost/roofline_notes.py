@@ -133,11 +133,10 @@ def _expert_notes(tables: RooflineTables) -> list[str]:
     experts, group = tables.model.experts, tables.deployment.expert_group
     if experts is None or group == 1:
         return []
-    skew = tables.engine.routing_skew
-    routing = "uniform routing"
+    skew, routing = experts.routing_skew, "uniform routing"
     if skew:
         many = np.array([1e9])  # of which each counts little, so that only popularity is left
-        share = rows_on_fullest(experts, skew, many, group)[0] * group / experts.per_token / many[0]
+        share = rows_on_fullest(experts, many, group)[0] * group / experts.per_token / many[0]
         routing = f"chosen as 1 / i^{skew:g}, so that the fullest has {share:.2f} times the mean rows of many tokens"
     held = f"experts: {experts.count // group} of {experts.count} on each of {group} devices, {routing}"
     return [held, *exchange_notes(tables)]

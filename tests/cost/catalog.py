@@ -28,6 +28,12 @@ def model(name: str, **changes: Any) -> Model:
     return dataclasses.replace(convert(Model, _plain(f"model/{name}.yaml"), "model"), **changes)
 
 
+def alike(mixture: Model) -> Model:
+    """The model with experts that tokens choose alike often."""
+    assert mixture.experts is not None
+    return dataclasses.replace(mixture, experts=dataclasses.replace(mixture.experts, routing_skew=0.0))
+
+
 def hardware(name: str, **changes: Any) -> Hardware:
     plain = with_overheads(_plain(f"hardware/{name}.yaml"), _plain("engine/vllm.yaml"), "hardware")
     return dataclasses.replace(convert(Hardware, plain, "hardware"), **changes)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cost.by_hand import H100, fp8_gemm_us, gemm_us, us
-from cost.catalog import model, roofline
+from cost.catalog import alike, model, roofline
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,7 +18,7 @@ from hermes_flow.cost.expert_routing import distinct_experts
 from hermes_flow.errors import ConfigError
 from hermes_flow.program.step_cost import StepCost
 
-MIXTRAL = model("mixtral_8x7b")  # 32 layers, 4,096 wide, 8 experts of 14,336, 2 a token
+MIXTRAL = alike(model("mixtral_8x7b"))  # 32 layers, 4,096 wide, 8 experts of 14,336, 2 a token
 # the mean largest of so many normal deviations that add up to 0 (Blom)
 LARGEST_NORMAL = {2: 0.833616, 4: 1.211433, 8: 1.533224}
 KV_TOKEN_US = 32 * 2 * 8 * 128 * 2 / (3350e9 * 0.93) * 1e6
@@ -110,7 +110,7 @@ def test_the_devices_of_a_rank_share_what_it_sends() -> None:
 
 
 def test_fp8_activations_are_sent_as_bytes_and_come_back_in_bf16() -> None:
-    deepseek = model("deepseek_v3")
+    deepseek = alike(model("deepseek_v3"))
     assert deepseek.experts is not None
     experts = dataclasses.replace(deepseek.experts, dense_layers=0, shared=0)
     mixture = dataclasses.replace(deepseek, layers=1, experts=experts)
@@ -133,7 +133,7 @@ def test_fp8_activations_are_sent_as_bytes_and_come_back_in_bf16() -> None:
 
 
 def test_more_devices_than_were_measured_exchange_as_the_most_that_were() -> None:
-    deepseek = model("deepseek_v3")
+    deepseek = alike(model("deepseek_v3"))
     cost = roofline(deepseek, H100, data_parallel=32, expert_parallel=True)
     assert cost.provenance[2:4] == (
         "experts: 8 of 256 on each of 32 devices, uniform routing",
@@ -254,7 +254,7 @@ def test_more_sequences_never_shorten_a_decode_step(cost: StepCost) -> None:
 def test_many_tokens_of_many_ranks_draw_as_many_experts_as_each_number_alone() -> None:
     experts = model("deepseek_v3").experts
     assert experts is not None
-    table = distinct_experts(experts, 0.6, np.arange(40_001, dtype=np.float64))
+    table = distinct_experts(experts, np.arange(40_001, dtype=np.float64))
     popularity = np.arange(1, 257) ** -0.6
     chosen = np.minimum(1.0, 8 * popularity / popularity.sum())
     for tokens in (1, 700, 16_384, 16_385, 23_456, 40_000):

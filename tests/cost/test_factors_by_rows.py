@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cost.by_hand import us
-from cost.catalog import hardware, model, roofline
+from cost.catalog import alike, hardware, model, roofline
 
 import hermes_flow as hf
 from hermes_flow.config.schema import GemmFit, Hardware
@@ -16,7 +16,7 @@ from hermes_flow.config.shape import Gemm
 from hermes_flow.cost.operators import Operators
 from hermes_flow.errors import ConfigError
 
-GPT_OSS = model("gpt_oss_120b")  # 36 layers of 128 experts, of which a token has 4
+GPT_OSS = alike(model("gpt_oss_120b"))  # 36 layers of 128 experts, of which a token has 4
 PLAIN = GemmFit(compute=0.5, memory=0.8, launch_us=10.0, quantize=0.4, tile_rows=20.0)
 LONG = dataclasses.replace(PLAIN, by_rows={16: 1.5, 8: 1.1})
 
@@ -36,14 +36,14 @@ def test_the_time_without_its_launch_has_the_factor_of_an_experts_rows(rows: int
 
 
 def uneven(device: Hardware, *, by_rows: bool) -> Hardware:
-    """The device with experts chosen alike often, all graphs, and its engine's factors or none."""
+    """The device with all graphs, and its engine's factors or none."""
     engine = device.engine
     assert engine is not None
     assert engine.experts is not None
     experts = engine.experts
     if not by_rows:
         experts = {name: dataclasses.replace(fit, by_rows=None) for name, fit in experts.items()}
-    engine = dataclasses.replace(engine, routing_skew=0.0, eager=None, experts=experts)
+    engine = dataclasses.replace(engine, eager=None, experts=experts)
     return dataclasses.replace(device, engine=engine)
 
 

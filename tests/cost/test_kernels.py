@@ -179,18 +179,21 @@ def experts(folder: Path, distribution: str = "balanced") -> None:
     write(folder / "x1__gemm_perf.csv", "gemm_dtype,m,n,k,latency", rows)
 
 
-def test_few_tokens_draw_fewer_experts_than_they_could(folder: Path) -> None:
+@pytest.mark.parametrize("skew", [0.0, 0.6])
+def test_few_tokens_draw_fewer_experts_than_they_could(folder: Path, skew: float) -> None:
     experts(folder)
+    mixture = dataclasses.replace(MIXTURE, experts=dataclasses.replace(MIXTURE.experts, routing_skew=skew))
     attention = sum(product_us(2, out, 1024) for out in (2048, 1024))
     router = (2.0 + 2.0) / 2 + 0.0  # the table's 2 µs at width 8, whatever the rows
-    drawn = 8 * (1 - 0.75**2)  # 3.5 of the 4 that two tokens could draw: as 1.75 tokens
+    chosen = 2 * np.arange(1, 9) ** -skew / (np.arange(1, 9) ** -skew).sum()
+    drawn = 4 - (chosen**2).sum()  # even: 3.5 of the 4 that two tokens could draw, as 1.75 tokens
     expected = 20 * drawn + 0.5 * drawn / 2
-    assert us(kernels(folder, MIXTURE).tokens_ps[2]) == pytest.approx(
+    assert us(kernels(folder, mixture).tokens_ps[2]) == pytest.approx(
         2 * (attention + expected + router), rel=1e-3
     )
     many = 20 * 8 + 0.5 * 64
     attention = sum(product_us(64, out, 1024) for out in (2048, 1024))
-    assert us(kernels(folder, MIXTURE).tokens_ps[64]) == pytest.approx(
+    assert us(kernels(folder, mixture).tokens_ps[64]) == pytest.approx(
         2 * (attention + many + router), rel=1e-3
     )
 

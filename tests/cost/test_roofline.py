@@ -13,7 +13,7 @@ import itertools
 
 import pytest
 from cost.by_hand import H100, MEMORY, US, fp8_gemm_us, gemm_us, llama_layer_us, us
-from cost.catalog import hardware, model, roofline
+from cost.catalog import alike, hardware, model, roofline
 
 from hermes_flow.config.schema import AllReduceFit, Hardware, Model, ModelPrecision
 from hermes_flow.cost.kv import kv_bytes_per_token
@@ -191,7 +191,7 @@ def test_narrow_weights_save_bytes_but_no_arithmetic() -> None:
     [(1, 2.0), (2, 3.5), (64, 7.9999999)],  # 8·(1 − (3/4)^t)
 )
 def test_a_mixture_reads_the_experts_that_its_tokens_draw(tokens: int, distinct: float) -> None:
-    mixtral = model("mixtral_8x7b")
+    mixtral = alike(model("mixtral_8x7b"))
     layer = (
         gemm_us(tokens, 4096, 6144)
         + gemm_us(tokens, 4096, 4096)

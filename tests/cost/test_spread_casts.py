@@ -7,31 +7,29 @@ import dataclasses
 import numpy as np
 import pytest
 from cost.by_hand import us
-from cost.catalog import hardware, model, roofline
+from cost.catalog import alike, hardware, model, roofline
 
 from hermes_flow.config.schema import Hardware
 from hermes_flow.cost.expert_routing import rows_on_fullest
 
 B200 = hardware("b200_sxm")
-DEEPSEEK = model(
-    "deepseek_v3"
-)  # 58 layers of 256 experts in fp8, of which a token has 8, and a width of 7,168
+DEEPSEEK = alike(model("deepseek_v3"))  # 58 layers of 256 experts in fp8, of which a token has 8; 7,168 wide
 
 
-def uniform(share: float) -> Hardware:
+def graphed(share: float) -> Hardware:
     efficiency, engine = B200.efficiency, B200.engine
     assert efficiency is not None
     assert engine is not None
     fp8 = dataclasses.replace(efficiency.experts["fp8"], cast_elsewhere=share)
     efficiency = dataclasses.replace(efficiency, experts={**efficiency.experts, "fp8": fp8})
-    engine = dataclasses.replace(engine, routing_skew=0.0, eager=None, experts=None)
+    engine = dataclasses.replace(engine, eager=None, experts=None)
     return dataclasses.replace(B200, efficiency=efficiency, engine=engine)
 
 
 @pytest.mark.parametrize("share", [0.5, 1.0])
 def test_a_device_casts_rows_of_the_others_before_the_first_product(share: float) -> None:
     more, own = (
-        roofline(DEEPSEEK, uniform(each), 8, 4096, expert_parallel=True).tokens_ps[4096]
+        roofline(DEEPSEEK, graphed(each), 8, 4096, expert_parallel=True).tokens_ps[4096]
         for each in (share, 0.0)
     )
     assert DEEPSEEK.experts is not None
@@ -44,6 +42,6 @@ def test_a_device_casts_rows_of_the_others_before_the_first_product(share: float
 @pytest.mark.parametrize("shape", [{}, {"expert_parallel": True, "data_parallel": 8}])
 def test_no_device_does_where_experts_are_cut_or_rows_are_exchanged(shape: dict[str, int]) -> None:
     devices = 1 if "data_parallel" in shape else 8
-    assert roofline(DEEPSEEK, uniform(1.0), devices, **shape) == roofline(
-        DEEPSEEK, uniform(0.0), devices, **shape
+    assert roofline(DEEPSEEK, graphed(1.0), devices, **shape) == roofline(
+        DEEPSEEK, graphed(0.0), devices, **shape
     )

@@ -12,6 +12,7 @@ import numpy as np
 
 from hermes_flow.config.model import Experts
 from hermes_flow.config.shape import Gemm, attention_gemms, dense_layers, local_kv_heads, mlp_gemms
+from hermes_flow.cost.expert_routing import distinct_experts
 from hermes_flow.cost.kernels.curve import Curve, Findings, bracket
 from hermes_flow.cost.kernels.heads import measured_heads
 from hermes_flow.cost.kernels.reduce import DecodePoints, PrefillPoints
@@ -19,7 +20,6 @@ from hermes_flow.cost.kernels.source import USEFUL, table_files, useful
 from hermes_flow.cost.kernels.table import Floats, Table, problem, read_table
 from hermes_flow.cost.model import Deployment
 from hermes_flow.cost.router import wide_peak, wide_router_s
-from hermes_flow.program.same_bits import power
 from hermes_flow.program.units import FLOPS_PER_TFLOPS, S_PER_US, US_PER_MS, gb_to_bytes
 
 _DTYPES = {"bf16": ("bfloat16",), "fp8": ("fp8", "fp8_block")}
@@ -218,7 +218,7 @@ class PerGPU:
             # Evenly spread, few tokens draw all the experts they can; drawn at random they draw fewer, whose
             # weights take as long as those of the tokens that would draw so many evenly.
             enough = experts.count / experts.per_token
-            drawn = experts.count * (1.0 - power(1.0 - experts.per_token / experts.count, tokens))
+            drawn = distinct_experts(experts, tokens)
             beyond = total - curve.at(np.array([enough]))[0]
             total = curve.at(drawn / experts.per_token) + np.where(tokens > enough, beyond, 0.0)
         router = Gemm("router", model.hidden_size, experts.count)

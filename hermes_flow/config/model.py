@@ -117,8 +117,8 @@ class Experts:
     latent_size: Width | None = None
     """The width to which hidden states are projected before the routed experts; null where they are not."""
     routing_skew: Exponent = 0.6
-    """How unevenly tokens choose experts: the i-th most popular one is chosen in proportion to 1 / i^routing_skew. 0 is
-    for experts that are chosen alike often, as engines do that spread copies of popular experts (EPLB).
+    """How unevenly tokens choose experts: the i-th most popular one is chosen in proportion to 1 / i^routing_skew. 0
+    stands for experts that are chosen alike often, and for engines that spread copies of popular ones (EPLB).
     """
     router_precision: RouterPrecision = "bf16"
     """The precision in which engines compute the product that chooses the experts. ``tf32`` is fp32 on tensor cores,

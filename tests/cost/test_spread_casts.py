@@ -33,7 +33,7 @@ def test_a_device_casts_rows_of_the_others_before_the_first_product(share: float
         for each in (share, 0.0)
     )
     assert DEEPSEEK.experts is not None
-    own_rows = rows_on_fullest(DEEPSEEK.experts, 0.0, np.array([4096.0]), 8)[0]
+    own_rows = rows_on_fullest(DEEPSEEK.experts, np.array([4096.0]), 8)[0]
     assert own_rows == pytest.approx(4096, rel=0.03)
     others = 4096 * 8 - own_rows  # rows of seven of eight devices, 3 bytes a value at 0.3 of 7,700 GB/s
     assert us(more - own) == pytest.approx(58 * share * others * 7168 * 3 / (0.3 * 7700e9) * 1e6, rel=1e-6)

@@ -45,7 +45,8 @@ NOT_FITTED = """
 
 Three runs of vLLM 0.15 on A100 and L40S, of which there are only statistics. Their kernels are measured operator by
 operator, and their engine is the one that was fitted on H100. How long the L40S sorts was chosen after a look at its
-run.
+run, and that decodes beside a prompt take longer there (`tiled_decodes`) was looked for after a look at the first
+tokens of all three. The figures of both are from elsewhere: the H100, and tables of kernels on two RTX GPUs.
 """
 
 WEAK = """

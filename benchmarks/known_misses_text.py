@@ -144,11 +144,12 @@ With 128 seats, Mixtral-8x7B at 20 requests per second has room for 6.4 s per re
 it takes 5.2 s in the simulation. With the measured time its p99 of TTFT is 0.28 s (measured 0.26 s), and with the
 simulated time 0.5 s.
 
-On the L40S memory adds to it. By vLLM's account it has 4,457 blocks for KV, with which mean TTFT is 0.18 s. With
-4,200 blocks it is the same, with 4,100 it is 0.3 to 10 s, depending on the draw, and with 4,000 it is above 13 s.
-Measured were 0.42 s, with a p99 of 5.0 s and 16.3 s of E2E, and a draw with 4,100 blocks has 0.47 s, 7.8 s and 17.1
-s. So this run had about 0.9 GB less for KV than the account says, or prompts that are about 7 % longer than 577
-tokens. Nothing recorded tells which.
+On the L40S it is the same. With 128 seats and 6 requests per second there is room for 21.3 s per request, which
+takes 17.4 s. In stage 1 a token takes 1 % less than measured, and the p99 of the nine draws is 0.5 to 3.1 s. With the
+measured time it is 1.1 to 4.4 s (measured 5.0 s), and mean TTFT 0.21 to 0.35 s (0.42 s). So the measured run had one
+of the worst bursts. Until November 2026 this page explained it by memory: with 4,100 blocks for KV in place of the
+4,457 of vLLM's account TTFT is as long. But then the prompts of the first stage are not all cached, and its TTFT
+would be 0.17 s. It was 0.141 s, and is 0.140 s with 4,457 blocks.
 
 Where engines have seats to spare, the p99 is that of prompts that the prefix cache does not have yet: the first 100
 of 1,200 to 9,000 requests. They were up to 45 % too late until steps without CUDA graphs had gaps between kernels

@@ -180,8 +180,9 @@ def _unmeasured(gpu: Hardware, engine: str, attends: Precision) -> Hardware:
     with_own = [other for other in others if other.engine is not None and other.engine.kernels is not None]
     fits = [with_engine_kernels(other.efficiency, other, attends) for other in with_own or others]
     launching = _hardware("a100_sxm", engine).engine
-    if gpu.engine is not None:  # the time before the scheduler is the server's
-        launching = replace(launching, ingest_ms=gpu.engine.ingest_ms)
+    if gpu.engine is not None:  # neither the server's time nor which kernels a GPU has is a measurement of it
+        own = gpu.engine
+        launching = replace(launching, ingest_ms=own.ingest_ms, tiled_decodes=own.tiled_decodes)
     if with_own and gpu.engine is not None:  # how the engine launches is not a measurement of this GPU
         of_another = with_own[0].engine
         launching = replace(
@@ -207,7 +208,10 @@ def _mean(fits: Sequence[Efficiency]) -> Efficiency:
         within = {
             name: [fit for fit in values.get(name, ()) if fit is not None] for name in ("one_shot", "nccl")
         }
-        return replace(parts[0], **numbers, **{name: mean(fits) for name, fits in within.items() if fits})
+        found = {name: mean(fits) for name, fits in within.items() if fits}
+        if "by_rows" in values and None in values["by_rows"]:
+            found["by_rows"] = None
+        return replace(parts[0], **numbers, **found)
 
     def by_key(tables: Sequence[dict[Any, Any]]) -> dict[Any, Any]:
         keys = dict.fromkeys(key for table in tables for key in table)

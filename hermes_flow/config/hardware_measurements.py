@@ -257,6 +257,21 @@ class EagerSteps:
 
 
 @dataclass(frozen=True, slots=True)
+class TiledDecodes:
+    """Attention of decoding sequences by the kernel for prompts, which works on tiles of ``rows`` queries.
+
+    An engine with one kernel for all sequences of a step reads the KV of a decode once for each query head, and fills
+    a tile with a single query. A decode then takes as long as a chunk of ``rows`` tokens whose context is
+    ``extra_tokens`` longer, at the rate of long prompts, where this is longer than reading its KV.
+    """
+
+    rows: Tokens
+    """The queries of a tile."""
+    extra_tokens: Size
+    """The tokens of context that each sequence costs besides its own."""
+
+
+@dataclass(frozen=True, slots=True)
 class Drafting:
     """The time that the host takes around the passes of speculative decoding, in µs.
 
@@ -391,5 +406,9 @@ class EngineOverhead:
     """What speculative decoding takes of the host; null where nobody has measured it, and then nothing."""
     small_kernels: SmallKernels | None = None
     """The small kernels of layers that have more than a plain one; null where ``layer_us`` holds for all layers."""
+    tiled_decodes: TiledDecodes | None = None
+    """How attention of decodes slows down in a step with a prompt; null where the engine has a kernel for decodes
+    that it takes in every step.
+    """
     kernels: EngineKernels | None = None
     """What the engine's own kernels reach beside ``experts``, in place of ``efficiency``; null where that holds."""

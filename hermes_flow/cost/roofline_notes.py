@@ -15,6 +15,7 @@ from hermes_flow.cost.expert_exchange import exchange_notes
 from hermes_flow.cost.expert_routing import rows_on_fullest
 from hermes_flow.cost.precision import precision_notes
 from hermes_flow.cost.router import wide_peak
+from hermes_flow.cost.tiled_decodes import tile_terms
 from hermes_flow.cost.torus import torus_note
 from hermes_flow.cost.windows import window_notes
 
@@ -124,6 +125,7 @@ def _engine_note(tables: RooflineTables) -> str:
         return f"no engine: {engine.source}"
     answers = tables.deployment.part == "last"
     terms = engine_terms(engine, tables.model if answers else None, tables.tensor_parallel)
+    terms += tile_terms(tables)
     if answers:
         terms.append(f"{engine.ingest_ms:g} ms ingest")
     return f"engine: {', '.join(terms)}; {engine.source}"

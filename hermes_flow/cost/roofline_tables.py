@@ -39,6 +39,7 @@ from hermes_flow.cost.precision import KERNELS_FOR, compute_precision, measured_
 from hermes_flow.cost.prompt_attention import PromptAttention
 from hermes_flow.cost.roofline_notes import NO_ENGINE, provenance
 from hermes_flow.cost.router import wide_peak, wide_router_s
+from hermes_flow.cost.tiled_decodes import tiled_s
 from hermes_flow.cost.weights import Portion, own_precision, portions, scale_bytes
 from hermes_flow.cost.windows import decode_windows, other_attention, own_span
 from hermes_flow.errors import ConfigError
@@ -108,16 +109,20 @@ class RooflineTables:
             token_wise = token_wise + engine.step_us * S_PER_US
         token_wise[0] = 0.0
         sequences = np.arange(deployment.max_sequences + 1, dtype=np.float64)
+        width = deployment.tokens_per_decode
         attention, context_s = self._decode_attention(sequences)
+        beside, beside_context_s = tiled_s(self, sequences, attention, context_s)
+        if width > 1:  # for the kernel, tokens that are verified are a short prompt
+            attention, context_s = beside, beside_context_s
         per_sequence = 0.0 * sequences
         if deployment.part not in ("upstream", "encoder"):
             per_sequence = self._next_tokens(sequences)
-            width = deployment.tokens_per_decode
             if width > 1:
                 attention += self._next_tokens(width * sequences) - per_sequence
         if deployment.part in ("last", "encoder"):
             per_sequence = per_sequence + sequences * engine.sequence_us * S_PER_US
-        per_sequence[0] = attention[0] = 0.0
+        per_sequence[0] = attention[0] = beside[0] = 0.0
+        mixed = beside_context_s > context_s or bool((beside > attention).any())
         prefill = self.operators.efficiency.prefill_attention
         scans_of_prompts = () if self.delta_rule is None else scan_costs(self.delta_rule, self.deltas)
         hidden = engine.attention_launch
@@ -137,6 +142,8 @@ class RooflineTables:
             experts_ps=self._experts_table() if self.experts_apart else [],
             scans=scans_of_prompts,
             idle_ps=_picoseconds(idle) if scans_of_prompts else [],
+            mixed_attention_ps=_picoseconds(beside) if mixed else [],
+            mixed_context_ps=round(beside_context_s * PS_PER_S) if mixed else 0,
         )
 
     def _decode_attention(self, sequences: Floats) -> tuple[Floats, float]:

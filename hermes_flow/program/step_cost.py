@@ -50,6 +50,7 @@ class StepCost:
     experts_ps: list[int] = field(default_factory=list)  # by tokens of all ranks; empty: within tokens_ps
     mixed_attention_ps: list[int] = field(default_factory=list)  # empty: as in steps without a chunk
     mixed_context_ps: int = 0
+    rank_mixed_context_ps: int = 0  # with ``attention_ranks``, as ``rank_context_ps``
     replayed_ps: tuple[
         tuple[int, ...], ...
     ] = ()  # by client, what its steps take in their order; else: the tables
@@ -88,14 +89,26 @@ class StepCost:
         """The time of one rank's part of a step by its own sequences, without the experts that all ranks share."""
         if self.attention_ranks == 1:  # the tables are those of a rank
             return self
-        return replace(self, attention_ranks=1, context_ps=self.rank_context_ps, experts_ps=[])
+        return replace(
+            self,
+            attention_ranks=1,
+            context_ps=self.rank_context_ps,
+            mixed_context_ps=self.rank_mixed_context_ps,
+            experts_ps=[],
+        )
 
     def in_lockstep(self, ranks: int) -> StepCost:
         """Return the cost of ``ranks`` that each take this one for their own sequences, and wait for each other."""
         if ranks == 1:
             return self
-        spread = round(self.context_ps / ranks)
-        return replace(self, attention_ranks=ranks, rank_context_ps=self.context_ps, context_ps=spread)
+        return replace(
+            self,
+            attention_ranks=ranks,
+            rank_context_ps=self.context_ps,
+            context_ps=round(self.context_ps / ranks),
+            rank_mixed_context_ps=self.mixed_context_ps,
+            mixed_context_ps=round(self.mixed_context_ps / ranks),
+        )
 
     def prefill_ps(self, chunk: int, context: int) -> int:
         """The additional time of a prefill of ``chunk`` tokens after ``context`` computed ones: its attention."""
@@ -167,6 +180,7 @@ class StepCost:
             experts_ps=times(self.experts_ps),
             mixed_attention_ps=times(self.mixed_attention_ps),
             mixed_context_ps=round(factor * self.mixed_context_ps),
+            rank_mixed_context_ps=round(factor * self.rank_mixed_context_ps),
             scans=tuple(scan.scaled(factor) for scan in self.scans),
             idle_ps=times(self.idle_ps),
             replayed_ps=tuple(tuple(times(steps)) for steps in self.replayed_ps),

@@ -33,6 +33,7 @@ def full_cost(ranks: int) -> StepCost:
         experts_ps=table(400) if ranks > 1 else [],
         mixed_attention_ps=table(20),
         mixed_context_ps=3_001,
+        rank_mixed_context_ps=5_003 if ranks > 1 else 0,
         scans=(ScanCost(*(11 + each for each in range(len(fields(ScanCost))))),),
         idle_ps=[7 * tokens for tokens in range(200)],
         replayed_ps=((5, 7), (11,)),

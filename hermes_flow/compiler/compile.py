@@ -72,10 +72,11 @@ def compile(config: Config) -> Program:
     if config.given is None:
         return program
     from hermes_flow.compiler.own_constants import with_own_constants
+    from hermes_flow.compiler.own_engines import inherited_overheads
     from hermes_flow.compiler.unused_keys import unused_keys
 
     program = with_own_constants(program, config.given)
-    warnings = unused_keys(config.given, _compiled, problems)
+    warnings = inherited_overheads(config) + unused_keys(config.given, _compiled, problems)
     if problems:
         raise CompileError(problems)
     return replace(program, warnings=(*program.warnings, *warnings)) if warnings else program

@@ -18,7 +18,13 @@ import numpy as np
 import hermes_flow as hf
 from benchmarks.silicon_checkpoints import CHECKPOINTS, Checkpoint, checkpoint
 from benchmarks.silicon_drafting import UNDRAFTED, may_draft
-from benchmarks.silicon_engines import with_cutlass, with_flashinfer, with_scheduler, with_triton
+from benchmarks.silicon_engines import (
+    with_cutlass,
+    with_flashinfer,
+    with_scheduler,
+    with_triton,
+    with_two_stages,
+)
 from benchmarks.silicon_gpus import devices_of_a_node
 from benchmarks.silicon_layouts import INFERENCEMAX as INFERENCEMAX
 from benchmarks.silicon_layouts import layout, users
@@ -248,6 +254,8 @@ def _engine_as(told: Settings, pool: LLMPool) -> Hardware:
         hardware = with_triton(hardware)
     if told.cutlass:
         hardware = with_cutlass(hardware)
+    if told.two_stages:
+        hardware = with_two_stages(hardware)
     return with_flashinfer(hardware) if told.flashinfer else hardware
 
 

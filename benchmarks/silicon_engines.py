@@ -8,12 +8,12 @@ from functools import cache
 from typing import Any
 
 import hermes_flow as hf
-from benchmarks.silicon_gpus import BLACKWELL
+from benchmarks.silicon_gpus import BLACKWELL, constants_of
 from benchmarks.silicon_layouts import INFERENCEMAX, layout
 from benchmarks.silicon_settings import Settings, has_script_of_b300
 from hermes_flow.config.hardware_measurements import EngineKernels, GemmFit
 from hermes_flow.config.mixer_shape import state_layers
-from hermes_flow.config.schema import Hardware, SmallKernels
+from hermes_flow.config.schema import Hardware, SmallKernels, TwoStageFit
 from hermes_flow.pools.llm.schema import LLMPool
 from hermes_flow.pools.llm.tensorrt_llm.schema import AttentionDpConfig
 
@@ -48,6 +48,18 @@ _TRITON_FP8 = GemmFit(
 # kernels, with balanced tokens on 2 to 8 devices, 11.7 % off on average. Where devices hold experts whole, the tables
 # of vLLM and TensorRT-LLM are alike, and the fit of the hardware holds
 _CUTLASS_FP8 = GemmFit(compute=0.762, memory=0.936, launch_us=38.5, quantize=0.069)
+
+# All-reduces of SGLang up to 0.5.9 that are not fused with the norm after them. Eight devices reduce messages in two
+# stages from 256 KiB on, and four from 512 KiB. source: AIConfigurator's table of SGLang 0.5.9 (Apache-2.0,
+# custom_allreduce in CUDA graphs), by hand: 1 to 5 % off on B200 and 3 to 12 % on H200, up to 8 MiB. The table of
+# 0.5.14 has no such step
+_TWO_STAGES = {
+    "b200_sxm": {
+        4: TwoStageFit(from_kb=512, least_us=18.2, alpha_us=12.1, fraction=0.22),
+        8: TwoStageFit(from_kb=256, least_us=26.0, alpha_us=12.6, fraction=0.24),
+    },
+    "h200_sxm": {8: TwoStageFit(from_kb=256, least_us=14.5, alpha_us=6.5, fraction=0.6)},
+}
 
 
 def with_scheduler(pool: LLMPool, row: dict[str, Any], told: Settings, users: int) -> LLMPool:
@@ -88,6 +100,21 @@ def with_flashinfer(hardware: Hardware) -> Hardware:
     kernels = engine.kernels or EngineKernels(source="sgl-project/sglang, pull request 13528")
     products = {**kernels.gemm, "fp8": replace(measured.gemm["fp8"], **_FLASHINFER_FP8)}
     return replace(hardware, engine=replace(engine, kernels=replace(kernels, gemm=products)))
+
+
+def with_two_stages(hardware: Hardware) -> Hardware:
+    """Return the hardware with SGLang's all-reduces of releases up to 0.5.9, where they are not fused with norms."""
+    engine, measured = hardware.engine, hardware.efficiency
+    assert engine is not None
+    assert measured is not None
+    kernels = engine.kernels or EngineKernels(source="AIConfigurator's tables of SGLang 0.5.9")
+    reduces = {**measured.all_reduce, **kernels.all_reduce}
+    staged = {
+        devices: replace(reduces[devices], two_stage=fit)
+        for devices, fit in _TWO_STAGES[constants_of(hardware.name)].items()
+    }
+    kernels = replace(kernels, all_reduce={**kernels.all_reduce, **staged})
+    return replace(hardware, engine=replace(engine, kernels=kernels))
 
 
 def with_triton(hardware: Hardware) -> Hardware:

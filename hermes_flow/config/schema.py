@@ -27,6 +27,7 @@ from hermes_flow.config.hardware_measurements import PrefillAttentionFit as Pref
 from hermes_flow.config.hardware_measurements import Sampler as Sampler
 from hermes_flow.config.hardware_measurements import SmallKernels as SmallKernels
 from hermes_flow.config.hardware_measurements import TiledDecodes as TiledDecodes
+from hermes_flow.config.hardware_measurements import TwoStageFit as TwoStageFit
 from hermes_flow.config.link_failures import LinkFailure as LinkFailure
 from hermes_flow.config.mixers import AttentionLayers as AttentionLayers
 from hermes_flow.config.mixers import ConvolutionLayers as ConvolutionLayers

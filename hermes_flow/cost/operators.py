@@ -16,7 +16,14 @@ from hermes_flow.cost.engine_kernels import attends_as, check_figures, with_engi
 from hermes_flow.cost.precision import PEAK_KEYS, experts_measured_as, measured_as, peak_tera
 from hermes_flow.cost.torus import collective_gb_s, exchanged_share
 from hermes_flow.errors import ConfigError
-from hermes_flow.program.units import BYTES_PER_GB, BYTES_PER_MB, FLOPS_PER_TFLOPS, S_PER_US, gb_to_bytes
+from hermes_flow.program.units import (
+    BYTES_PER_GB,
+    BYTES_PER_KIB,
+    BYTES_PER_MB,
+    FLOPS_PER_TFLOPS,
+    S_PER_US,
+    gb_to_bytes,
+)
 
 Floats = NDArray[np.float64]
 K = TypeVar("K")
@@ -24,13 +31,18 @@ V = TypeVar("V")
 
 
 def all_reduce_s(fit: AllReduceFit, size: Floats, devices: int, link_gb_s: float) -> Floats:
-    """Return the seconds of one all-reduce of ``size`` bytes, by the fastest fitted algorithm."""
+    """Return the seconds of one all-reduce of ``size`` bytes, by the fastest algorithm that is used for it."""
     share = 2.0 * (devices - 1) / devices
     result: Floats = fit.alpha_us * S_PER_US + share * size / (fit.fraction * link_gb_s * BYTES_PER_GB)
     one = fit.one_shot
     if one is not None:
         alone = one.alpha_us * S_PER_US + (devices - 1) * size / (one.fraction * link_gb_s * BYTES_PER_GB)
         result = np.minimum(result, alone)
+    two = fit.two_stage
+    if two is not None:
+        rate = two.fraction * link_gb_s * BYTES_PER_GB
+        staged = np.maximum(two.least_us * S_PER_US, two.alpha_us * S_PER_US + share * size / rate)
+        result = np.where(size >= two.from_kb * BYTES_PER_KIB, staged, result)
     large = fit.nccl
     if large is not None:
         rate = large.fraction * link_gb_s * BYTES_PER_GB

@@ -76,3 +76,27 @@ def test_the_script_of_kimi_in_nvfp4_on_vllm_never_spreads_experts_and_has_long_
         ("b300_sxm", False, False),
         ("b300_sxm", True, False),
     }
+
+
+@pytest.mark.shared_data
+def test_qwen_on_sglang_reduces_in_two_stages_until_its_norms_were_fused_after_0_5_9(
+    shared_data: Path,
+) -> None:
+    found = set()
+    for row in silicon.covered(silicon.read(shared_data))[0]:
+        if row["backend"] == "sglang" and silicon.is_recorded(row):
+            pool: Any = silicon.config(row).cluster.pools["llm"]
+            kernels = pool.hardware.engine.kernels
+            reduces = {} if kernels is None else kernels.all_reduce
+            staged = {devices: fit.two_stage.from_kb for devices, fit in reduces.items() if fit.two_stage}
+            of_qwen = "Qwen" in row["model_path"]
+            assert of_qwen or not staged
+            if of_qwen:
+                recent = row["backend_version"] == "0.5.10.post1"
+                found.add((row["system"], recent, tuple(sorted(staged.items()))))
+    assert found == {
+        ("b200_sxm", False, ((4, 512), (8, 256))),
+        ("b300_sxm", False, ((4, 512), (8, 256))),
+        ("b300_sxm", True, ()),
+        ("h200_sxm", False, ((8, 256),)),
+    }

@@ -6,8 +6,9 @@ model in turn, by least squares of the relative error of the mean time per outpu
 them about the catalog's values; the model's own runs are then simulated with what the others gave. What the other
 runs say little about is drawn towards what is known without any run (``EXPECTED``). For a GPU, its
 efficiencies are replaced by the mean of the other measured ones, and its engine by that of accelerators which were
-not compared with serving runs. An engine with kernels of its own has the mean of those that it has on the other
-GPUs. The fit without a size of tensor parallelism is made like that without a model.
+not compared with serving runs, with the rates of the sampler by the bandwidth. An engine with kernels of its own has
+the mean of those that it has on the other GPUs. The fit without a size of tensor parallelism is made like that
+without a model.
 """
 
 from __future__ import annotations
@@ -179,7 +180,8 @@ def _unmeasured(gpu: Hardware, engine: str, attends: Precision) -> Hardware:
     others = [_hardware(name, engine) for name in MEASURED if name != gpu.name]
     with_own = [other for other in others if other.engine is not None and other.engine.kernels is not None]
     fits = [with_engine_kernels(other.efficiency, other, attends) for other in with_own or others]
-    launching = _hardware("a100_sxm", engine).engine
+    like = _hardware("a100_sxm", engine)
+    launching = replace(like.engine, sampler=_sampler(like, gpu))
     if gpu.engine is not None:  # neither the server's time nor which kernels a GPU has is a measurement of it
         own = gpu.engine
         launching = replace(launching, ingest_ms=own.ingest_ms, tiled_decodes=own.tiled_decodes)
@@ -191,6 +193,16 @@ def _unmeasured(gpu: Hardware, engine: str, attends: Precision) -> Hardware:
             kernel_gap_us=of_another.kernel_gap_us,
         )
     return replace(gpu, efficiency=_mean(fits), engine=launching)
+
+
+def _sampler(like: Any, gpu: Hardware) -> Any:
+    """Return the sampler of another GPU, with rates in proportion to the bandwidth, as the catalog has them."""
+    sampler, slower = like.engine.sampler, like.bandwidth_gb_s / gpu.bandwidth_gb_s
+    return replace(
+        sampler,
+        us_per_million=sampler.us_per_million * slower,
+        sort_us_per_million=sampler.sort_us_per_million * slower,
+    )
 
 
 @cache

@@ -315,7 +315,11 @@ def _tokens_s(times: list[tuple[StepCost, int]]) -> Floats:
     for cost, count in times:
         one = _of_fullest(np.array(cost.tokens_ps, dtype=np.float64) + cost.sequences_ps[1], cost)
         if cost.experts_ps:
-            one += cost.experts_ps
+            experts = np.array(cost.experts_ps, dtype=np.float64)
+            if cost.launching_ps:
+                hidden = _of_fullest(np.array(cost.launching_ps, dtype=np.float64), cost)
+                experts = np.maximum(experts - hidden, 0.0)
+            one += experts
         total += count * one
     return total * _S
 

@@ -42,14 +42,29 @@ def launched_us(
     token_wise_us: Floats, eager: EagerSteps, layers: LaunchedLayers, max_sequences: int
 ) -> Floats:
     """Return times by number of tokens, raised to the launch time where no CUDA graph was captured."""
-    floor = layers.dense * eager.layer_us + layers.mixtures * eager.experts_us
-    floor += layers.latent * eager.latent_us + layers.delta_rule * eager.delta_rule_us
+    floor = _launches_us(eager, layers)
     result = token_wise_us.copy()
     eagerly = slice(_captured(eager, max_sequences) + 1, None)
     kernels = token_wise_us[eagerly]
     added = added_share(eager, layers)
     result[eagerly] = (1.0 - added) * np.maximum(kernels, floor) + added * (kernels + floor)
     return result
+
+
+def waiting_us(
+    token_wise_us: Floats, eager: EagerSteps, layers: LaunchedLayers, max_sequences: int
+) -> Floats:
+    """Return by number of tokens how long the device waits for launches that come beside its kernels."""
+    result = 0.0 * token_wise_us
+    eagerly = slice(_captured(eager, max_sequences) + 1, None)
+    waits = np.maximum(0.0, _launches_us(eager, layers) - token_wise_us[eagerly])
+    result[eagerly] = (1.0 - added_share(eager, layers)) * waits
+    return result
+
+
+def _launches_us(eager: EagerSteps, layers: LaunchedLayers) -> float:
+    floor = layers.dense * eager.layer_us + layers.mixtures * eager.experts_us
+    return floor + layers.latent * eager.latent_us + layers.delta_rule * eager.delta_rule_us
 
 
 def added_share(eager: EagerSteps, layers: LaunchedLayers) -> float:

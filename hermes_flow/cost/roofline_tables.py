@@ -141,7 +141,9 @@ class RooflineTables:
             tokens_per_decode=deployment.tokens_per_decode,
             experts_ps=self._experts_table() if self.experts_apart else [],
             scans=scans_of_prompts,
-            idle_ps=_picoseconds(idle) if scans_of_prompts else [],
+            # The time is there once: where experts have a table of their own they run in it, and scans do not
+            launching_ps=_picoseconds(idle) if self.experts_apart and engine.eager is not None else [],
+            idle_ps=_picoseconds(idle) if scans_of_prompts and not self.experts_apart else [],
             mixed_attention_ps=_picoseconds(beside) if mixed else [],
             mixed_context_ps=round(beside_context_s * PS_PER_S) if mixed else 0,
         )

@@ -28,9 +28,10 @@ class StepCost:
 
     With ``attention_ranks`` (data-parallel attention) these are the tables of one rank, whose slope by context is
     ``rank_context_ps``. A step takes the slowest rank's time by its own sequences (``of_rank``), and ``experts_ps``
-    of all tokens. ``step_ps`` and ``decode_ps`` are then the time where the sequences are spread evenly: decodes and
-    their context in equal parts (``context_ps`` is a rank's slope over the ranks), and each chunk, in order, on the
-    rank with the fewest tokens so far.
+    of all tokens, but what of that runs while the rank's host launches kernels (``beside_experts_ps``). ``step_ps``
+    and ``decode_ps`` are then the time where the sequences are spread evenly: decodes and their context in equal
+    parts (``context_ps`` is a rank's slope over the ranks), and each chunk, in order, on the rank with the fewest
+    tokens so far.
     """
 
     tokens_ps: list[int]
@@ -48,6 +49,7 @@ class StepCost:
     attention_ranks: int = 1
     rank_context_ps: int = 0  # per computed token of a decoding sequence, on its own rank
     experts_ps: list[int] = field(default_factory=list)  # by tokens of all ranks; empty: within tokens_ps
+    launching_ps: list[int] = field(default_factory=list)  # by a rank's tokens: experts can run meanwhile
     mixed_attention_ps: list[int] = field(default_factory=list)  # empty: as in steps without a chunk
     mixed_context_ps: int = 0
     rank_mixed_context_ps: int = 0  # with ``attention_ranks``, as ``rank_context_ps``
@@ -64,10 +66,14 @@ class StepCost:
         """The time of a pure decode step by number of sequences, without the context term."""
         attention = self.decode_attention_ps
         width, ranks, experts = self.tokens_per_decode, self.attention_ranks, self.experts_ps
+        beside = self.beside_experts_ps
         most = (min(len(attention), (len(self.tokens_ps) - 1) // width + 1) - 1) * ranks + 1
         fullest = [-(-n // ranks) for n in range(most)]
         table = [self.tokens_ps[n * width] + self.sequences_ps[n] + attention[n] for n in fullest]
-        return [local + experts[n * width] for n, local in enumerate(table)] if experts else table
+        if not experts:
+            return table
+        own = [(n * width, -(-n // ranks) * width) for n in range(most)]
+        return [local + beside(experts[all_], rank) for local, (all_, rank) in zip(table, own, strict=True)]
 
     @cached_property
     def first_chunk_ps(self) -> list[int]:
@@ -95,6 +101,7 @@ class StepCost:
             context_ps=self.rank_context_ps,
             mixed_context_ps=self.rank_mixed_context_ps,
             experts_ps=[],
+            launching_ps=[],
         )
 
     def in_lockstep(self, ranks: int) -> StepCost:
@@ -109,6 +116,13 @@ class StepCost:
             rank_mixed_context_ps=self.mixed_context_ps,
             mixed_context_ps=round(self.mixed_context_ps / ranks),
         )
+
+    def beside_experts_ps(self, experts_ps: int, tokens: int) -> int:
+        """The time that experts add to a rank of ``tokens`` own tokens.
+
+        They take ``experts_ps``, and run while the host launches the kernels of a step without CUDA graphs.
+        """
+        return max(0, experts_ps - self.launching_ps[tokens]) if self.launching_ps else experts_ps
 
     def prefill_ps(self, chunk: int, context: int) -> int:
         """The additional time of a prefill of ``chunk`` tokens after ``context`` computed ones: its attention."""
@@ -141,8 +155,11 @@ class StepCost:
             rank = tokens.index(min(tokens))
             tokens[rank] += prefill[0]
             chunks[rank].append(prefill)
-        duration += max(self._local_ps(own, count, mixed) for own, count in zip(chunks, running, strict=True))
-        return duration + (self.experts_ps[sum(tokens)] if self.experts_ps else 0)
+        experts = self.experts_ps[sum(tokens)] if self.experts_ps else 0
+        return duration + max(
+            self._local_ps(own, count, mixed) + self.beside_experts_ps(experts, rank_tokens)
+            for own, count, rank_tokens in zip(chunks, running, tokens, strict=True)
+        )
 
     def _local_ps(self, prefills: list[tuple[int, int]], decodes: int, mixed: bool) -> int:
         """One rank's part of a step, without the context of its decodes."""
@@ -178,6 +195,7 @@ class StepCost:
             prefill_context_ps=round(factor * self.prefill_context_ps),
             prefill_token_ps=round(factor * self.prefill_token_ps),
             experts_ps=times(self.experts_ps),
+            launching_ps=times(self.launching_ps),
             mixed_attention_ps=times(self.mixed_attention_ps),
             mixed_context_ps=round(factor * self.mixed_context_ps),
             rank_mixed_context_ps=round(factor * self.rank_mixed_context_ps),

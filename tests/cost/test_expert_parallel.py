@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cost.by_hand import H100, fp8_gemm_us, gemm_us, us
-from cost.catalog import alike, model, roofline
+from cost.catalog import alike, hardware, model, roofline
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -139,6 +139,21 @@ def test_more_devices_than_were_measured_exchange_as_the_most_that_were() -> Non
         "experts: 8 of 256 on each of 32 devices, uniform routing",
         "exchange between experts: 0.76 of scale_up_gb_s and 5.4 µs, as fitted to an all-reduce of 8",
     )
+
+
+@pytest.mark.parametrize("tokens", [100, 129, 400, 1000, 4000])
+def test_experts_of_several_ranks_run_while_the_host_launches_a_prompt(tokens: int) -> None:
+    whole = hardware("h100_sxm")
+    assert whole.engine is not None
+    captured = dataclasses.replace(whole, engine=dataclasses.replace(whole.engine, eager=None))
+    eager, graphs = (
+        roofline(MIXTRAL, each, 1, 4096, 64, data_parallel=2, expert_parallel=True)
+        for each in (whole, captured)
+    )
+    kernels = graphs.tokens_ps[tokens] + graphs.experts_ps[tokens]
+    rest = graphs.step_ps([(tokens, 0)], 0, 0) - kernels
+    launched = max(kernels + 32 * 100_000_000, 32 * 1_540_000_000) if tokens > 2 * 64 else kernels
+    assert eager.step_ps([(tokens, 0)], 0, 0) == pytest.approx(rest + launched, abs=2)
 
 
 def test_an_exchange_needs_a_fit_and_a_link() -> None:

@@ -26,6 +26,13 @@ def test_a_short_prompt_of_a_mixture_takes_as_long_as_its_launches(hardware: str
     assert waits_s == pytest.approx(32e-6 * (launched_us - 1540), abs=1e-6)  # 32 layers of experts
 
 
+def test_a_short_prompt_on_one_rank_of_attention_waits_for_the_launches_of_experts_too() -> None:
+    ranks = ("cluster.pools.llm.data_parallel=2", "cluster.pools.llm.expert_parallel=true")
+    mixture = ("model=mixtral_8x7b", "hardware=h200_sxm", *ranks)
+    waits_s = first_token_s("engine=sglang", *mixture) - first_token_s("engine=vllm", *mixture)
+    assert waits_s == pytest.approx(32e-6 * (2860 - 1540), abs=1e-6)
+
+
 def test_a_dense_prompt_has_the_launches_of_vllm() -> None:
     dense = ("model=llama3_70b", "hardware=h200_sxm", "cluster.pools.llm.tensor_parallel=8")
     assert first_token_s("engine=sglang", *dense) == pytest.approx(

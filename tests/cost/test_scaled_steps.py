@@ -31,6 +31,7 @@ def full_cost(ranks: int) -> StepCost:
         attention_ranks=ranks,
         rank_context_ps=2_003 if ranks > 1 else 0,
         experts_ps=table(400) if ranks > 1 else [],
+        launching_ps=[5 * max(0, 90 - tokens) for tokens in range(200)] if ranks > 1 else [],
         mixed_attention_ps=table(20),
         mixed_context_ps=3_001,
         rank_mixed_context_ps=5_003 if ranks > 1 else 0,

@@ -170,12 +170,20 @@ def _part(plan: Plan) -> tuple[int, int, int]:
 
 
 def _duration_ps(spec: LLMClientSpec, cost: StepCost, plans: list[Plan], policy: OraclePolicy) -> int:
-    slowest = tokens = 0
+    tokens = 0
+    of_ranks = []
     for plan in plans:
         decodes, context, prompts = _part(plan)
         own_ps = policy.swap_ps_per_block * plan.copied_blocks + policy.import_ps * plan.imported
         if plan.tokens:
             own_ps += cost.step_ps(plan.prefills, decodes, context)
-        slowest = max(slowest, own_ps)
-        tokens += decodes * cost.tokens_per_decode + prompts
-    return slowest + (spec.cost.experts_ps[tokens] if spec.cost.experts_ps else 0)
+        own_tokens = decodes * cost.tokens_per_decode + prompts
+        of_ranks.append((own_ps, own_tokens))
+        tokens += own_tokens
+    experts_ps = spec.cost.experts_ps[tokens] if spec.cost.experts_ps else 0
+    launching_ps = spec.cost.launching_ps
+    longest = 0
+    for own_ps, own_tokens in of_ranks:
+        hidden_ps = min(experts_ps, launching_ps[own_tokens]) if launching_ps else 0
+        longest = max(longest, own_ps + experts_ps - hidden_ps)
+    return longest

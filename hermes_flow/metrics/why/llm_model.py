@@ -215,7 +215,9 @@ def step_ps(cost: StepCost, chunk: float, past: float, batch: float, context: fl
             size, tokens = max(1, round(chunk)), round(own * width + chunk)
             time += cost.scan_ps(size, size, 1, min(tokens, len(cost.tokens_ps) - 1))
     if cost.experts_ps:
-        time += _at(cost.experts_ps, batch * width + chunk)
+        experts = _at(cost.experts_ps, batch * width + chunk)
+        hidden = min(round(own * width + chunk), len(cost.tokens_ps) - 1)
+        time += max(0.0, experts - cost.launching_ps[hidden]) if cost.launching_ps else experts
     return time
 
 

@@ -60,7 +60,7 @@ class RankedClient(RankedLoop):
         self._advance(now_ns * PS_PER_NS)
         self._cut_run(now_ns * PS_PER_NS)
         cost = self._nominal if factor == 1.0 else self._nominal.scaled(factor)
-        self._experts_ps = cost.experts_ps
+        self._cost = cost
         for rank in self.ranks:
             rank.cost = cost.of_rank
 

@@ -39,26 +39,32 @@ class StepsOfRanks(DecidingClient):
         self._runs: dict[int, int] = {}  # start of a stretch → by how much each of its steps is longer
 
     def _duration_ps(self, step: Step) -> int:
-        cost, longest, tokens = self._cost, 0, 0
-        of_rank = cost.of_rank
+        cost = self._cost
+        of_rank, own = cost.of_rank, []
         for part in step.parts:
             chunks = [(prefill.tokens, prefill.context) for prefill in part.prefills]
-            longest = max(longest, of_rank.step_ps(chunks, len(part.decodes), part.context))
-            tokens += len(part.decodes) + sum([chunk for chunk, _ in chunks])
-        return longest + (cost.experts_ps[tokens] if cost.experts_ps else 0)
+            tokens = len(part.decodes) + sum([chunk for chunk, _ in chunks])
+            own.append((of_rank.step_ps(chunks, len(part.decodes), part.context), tokens))
+        experts = cost.experts_ps[sum([tokens for _, tokens in own])] if cost.experts_ps else 0
+        return max([local + cost.beside_experts_ps(experts, tokens) for local, tokens in own])
 
     def _paces(self) -> list[tuple[int, int]]:
-        """Return the time of each rank's next decode step, and by how much each later one is longer."""
-        of_rank = self._cost.of_rank
+        """Return the time of a step with each rank's next decodes, and by how much each later one is longer."""
+        cost = self._cost
+        of_rank = cost.of_rank
+        experts = cost.experts_ps[len(self._ranked.running)] if cost.experts_ps else 0
         return [
-            (of_rank.decode_ps[decodes] + of_rank.context_ps * context, of_rank.context_ps * decodes)
+            (
+                of_rank.decode_ps[decodes]
+                + of_rank.context_ps * context
+                + cost.beside_experts_ps(experts, decodes),
+                of_rank.context_ps * decodes,
+            )
             for decodes, context in self._ranked.decode_paces
         ]
 
     def _pace(self) -> tuple[int, int]:
-        first, growth = max(self._paces())
-        experts = self._cost.experts_ps
-        return first + (experts[len(self._ranked.running)] if experts else 0), growth
+        return max(self._paces())
 
     def _equal_steps(self) -> int:
         if self._stretch >= 0:

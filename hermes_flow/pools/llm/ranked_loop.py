@@ -30,7 +30,7 @@ class RankedLoop(EngineClient):
 
     __slots__ = (
         "_choice",
-        "_experts_ps",
+        "_cost",
         "_log",
         "_lookahead",
         "_rank_of",
@@ -59,7 +59,7 @@ class RankedLoop(EngineClient):
         self.ranks = [Rank(self, own, policy) for policy in policies]
         self._choice = RANK_CHOICES[spec.rank_routing](self.ranks)
         self._rank_of: dict[int, Rank] = {}
-        self._experts_ps = spec.cost.experts_ps
+        self._cost = spec.cost
         self._width = spec.cost.tokens_per_decode
         self._lookahead = bool(spec.lookahead)
         self._single_steps = spec.speculation is not None
@@ -173,10 +173,13 @@ class RankedLoop(EngineClient):
 
     def _take_step(self, planned: list[Rank], now_ps: int) -> None:
         """Take one step, which lasts as long as that of the slowest rank."""
-        start, tokens = self.tail_ps, sum([rank.tokens for rank in planned])
-        end = start + max([rank.step_ps() for rank in planned])
-        if self._experts_ps:
-            end += self._experts_ps[tokens]
+        start, cost = self.tail_ps, self._cost
+        if cost.experts_ps:
+            experts = cost.experts_ps[sum([rank.tokens for rank in planned])]
+            beside = cost.beside_experts_ps
+            end = start + max([rank.step_ps() + beside(experts, rank.tokens) for rank in planned])
+        else:
+            end = start + max([rank.step_ps() for rank in planned])
         ended = [(rank, rank.commit(start, end)) for rank in planned]
         decodes, context, joined, chunks = self._totals(planned)
         self._log += pack_segment(start, end, 1, decodes, context, chunks, joined)
@@ -202,15 +205,20 @@ class RankedLoop(EngineClient):
 
     def _begin_run(self, planned: list[Rank]) -> None:
         """Plan steps in which every rank decodes or idles, as long as the slowest rank stays the slowest."""
-        paces = [(rank.first_ps, rank.growth_ps) for rank in planned]
+        cost, decodes = self._cost, sum([rank.decodes for rank in planned])
+        if cost.experts_ps:
+            experts, beside = cost.experts_ps[decodes * self._width], cost.beside_experts_ps
+            paces = [
+                (rank.first_ps + beside(experts, rank.decodes * self._width), rank.growth_ps)
+                for rank in planned
+            ]
+        else:
+            paces = [(rank.first_ps, rank.growth_ps) for rank in planned]
         first, growth = max(paces)
         steps = min([rank.most_steps() for rank in planned])
         for other, faster in paces:
             if faster > growth:
                 steps = min(steps, (first - other) // (faster - growth) + 1)
-        decodes = sum([rank.decodes for rank in planned])
-        if self._experts_ps:
-            first += self._experts_ps[decodes * self._width]
         self._run = run = EqualSteps(self.tail_ps, first, growth, planned, lookahead=self._lookahead)
         if self._load is not None:
             self._load.begin_run(self.tail_ps, decodes, first, growth)

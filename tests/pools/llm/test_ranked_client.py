@@ -34,10 +34,16 @@ POLICIES = [
 ]
 
 
-def on_ranks(system: RandomSystem, ranks: int, routing: str, experts_ps: list[int]) -> RandomSystem:
+def on_ranks(
+    system: RandomSystem,
+    ranks: int,
+    routing: str,
+    experts_ps: list[int],
+    launching_ps: list[int] | None = None,
+) -> RandomSystem:
     """Return the system with as many ranks as it says, each like its client, and the time of shared experts."""
     spec = system.spec
-    cost = replace(spec.cost.in_lockstep(ranks), experts_ps=experts_ps)
+    cost = replace(spec.cost.in_lockstep(ranks), experts_ps=experts_ps, launching_ps=launching_ps or [])
     return replace(
         system,
         spec=replace(
@@ -126,8 +132,12 @@ def test_equals_the_naive_ranks_on_random_systems(
         experts = (
             [rng.randint(0, 3) * 1000 + 7 * tokens for tokens in range(most)] if rng.random() < 0.5 else []
         )
+        own = random.Random(f"{ranks} {most} {experts[:9]}")
+        launching = [own.randint(0, 3000) for _ in alone.spec.cost.tokens_ps]
+        if own.random() < 0.5:
+            launching = []
         monkeypatch.setattr(rank_choice, "REPORT_PS", rng.choice([1, 7, 40]) * 10 ** rng.randint(3, 6))
-        system = on_ranks(alone, ranks, routing, experts)
+        system = on_ranks(alone, ranks, routing, experts, launching if experts else [])
         expected = compare(system, alone.spec, rng if rng.random() < 0.5 else None)
         preempting += any(one.preemptions for one in expected.sequences)
         uneven += len({Counter(expected.ranks)[rank] for rank in range(ranks)}) > 1

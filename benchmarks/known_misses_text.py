@@ -90,8 +90,13 @@ scheduler. The measured time per token is more than twice the simulated one. A l
 to this run alone: InferenceMAX has the same layout with the same lengths and users at 28.0 ms (SGLang 0.5.8) and
 30.6 ms (TensorRT-LLM). Its TTFT is 15 s with one engine and 1.9 s with the other. The same pull request has a run
 with other limits of the prefill client, with a TTFT of 19.1 s and 49.9 ms a token, so the time per token is that of
-the decode client alone. The recipe has `SGLANG_ENABLE_JIT_DEEPGEMM: false`, and the recipe that followed
-(NVIDIA/srt-slurm, recipes/b200-fp8) has not.
+the decode client alone.
+
+The recipe has `SGLANG_ENABLE_JIT_DEEPGEMM: false`, with which SGLang takes FlashInfer's products in fp8 on Blackwell.
+They reach a sixth of the rate of DeepGEMM's (sgl-project/sglang, pull request 13528), so prompts take longer. Until
+they were simulated, the TTFT here was 3.2 s and the E2E 24.0 s. Prompts wait for each other now, and longer than
+measured: requests come back sooner than in the run, because their tokens take half as long. The recipe that followed
+(NVIDIA/srt-slurm, recipes/b200-fp8) does not switch DeepGEMM off.
 
 The simulation has three ways in which ranks wait for each other: each step waits for the slowest rank by its own
 sequences, for the device with the most popular experts, and for the exchange of tokens. The recipe of SGLang on B200
@@ -110,15 +115,16 @@ are padded to the longest one, and their logits are gathered. Both are small: 12
 
 This run is one of those from which the error bar of this kind is made ([error bars](error_bars.md)). The bar holds
 four of five of them. It holds the times per token of InferenceMAX's runs of the same layout, but not the 51.1 ms of
-this run: no other run of this kind is as far off. Its TTFT lies just beyond the end of the bar (8.5 s). Times to the
-first token of these runs are wrong by factors of up to 26. Most of the large errors are explained: recipes of
-TensorRT-LLM have seats to decode for half or two thirds of the users, and the others wait until an answer ends. What
-SGLang's prompts wait for on B200 is not known (9.7 s with 64 users on four clients that decode).
+this run: no other run of this kind is as far off. Times to the first token of these runs are wrong by factors of up
+to 24. Most of the large errors are explained: recipes of TensorRT-LLM have seats to decode for half or two thirds of
+the users, and the others wait until an answer ends. Prompts of 8,192 tokens on SGLang on B200 wait for FlashInfer's
+products in fp8, as here: 9.7 s with 64 users on four clients that decode (simulated 10.0 s, and 4.5 s with
+DeepGEMM's).
 
 This table has the parts of a decode step with the sequences that decode at a time, and the most that anything
 published says of a part. KV of a prompt is 0.29 GB in fp8, and its transfer takes 3 ms of a TTFT of seconds. At
-most 20 ms of the published 51.1 are not explained by any of these. Candidates are products without DeepGEMM, kernels
-with masks for the largest number of tokens that a device may receive, and a scheduler that does not overlap.
+most 20 ms of the published 51.1 are not explained by any of these. Candidates are kernels with masks for the largest
+number of tokens that a device may receive, and a scheduler that does not overlap.
 """
 
 TAILS = """

@@ -11,6 +11,7 @@ import numpy as np
 
 import hermes_flow as hf
 from benchmarks import silicon
+from benchmarks.silicon_engines import with_flashinfer
 from hermes_flow.config.schema import Config, EngineOverhead, Hardware
 from hermes_flow.cost import cost_models
 from hermes_flow.cost.model import Deployment
@@ -250,7 +251,8 @@ def wide_pair() -> tuple[str, ...]:
     """Return the overrides of DeepSeek on B200 with one prefill and one decode client of eight devices each.
 
     The settings are those of the recipe of this layout (srt-slurm, recipes/b200-fp8/8k1k/stp/max-tpt-dep8-1p1d.yaml):
-    SGLang divides chunked-prefill-size 131,072 and max-running-requests among the eight ranks of attention.
+    SGLang divides chunked-prefill-size 131,072 and max-running-requests among the eight ranks of attention. The
+    recipe switches DeepGEMM off, and SGLang's own choice on Blackwell is FlashInfer's products then.
     """
     chosen = [
         *users(PAIR_USERS, _drawn(PAIR_PROMPT), _drawn(PAIR_ANSWER), 10 * PAIR_USERS),
@@ -266,10 +268,23 @@ def wide_pair() -> tuple[str, ...]:
             f"{key}.expert_parallel=true",
             f"{key}.max_num_seqs={seats}",
             f"{key}.memory_utilization=0.6",
+            f"{key}.hardware.engine.kernels={_flashinfer()}",
         ]
     prompts = ("max_prefill_tokens", "chunked_prefill_size")
     chosen += [f"cluster.pools.prefill.{name}=16384" for name in prompts]
     return (*chosen, "model.precision.kv_cache=fp8", "model.sampling.sorted=false")
+
+
+@cache
+def _flashinfer() -> str:
+    hardware = with_flashinfer(hf.compose(["engine=sglang", "hardware=b200_sxm"]).hardware)
+    assert hardware.engine is not None
+    assert hardware.engine.kernels is not None
+    fit = hardware.engine.kernels.gemm["fp8"]
+    figures = (
+        f"compute: {fit.compute}, memory: {fit.memory}, launch_us: {fit.launch_us}, quantize: {fit.quantize}"
+    )
+    return f"{{source: FlashInfer as measured by SGLang, gemm: {{fp8: {{{figures}}}}}}}"
 
 
 def _drawn(length: int) -> str:
@@ -313,7 +328,7 @@ def _step(config: Config, change: Callable[[Hardware], Hardware]) -> StepCost:
     shape = Deployment(
         key="cluster.pools.decode",
         model=config.model,
-        hardware=change(config.hardware),
+        hardware=change(pool.hardware),
         tensor_parallel=1,
         max_tokens=8192,
         max_sequences=256,

@@ -21,6 +21,7 @@ from benchmarks.silicon import Found
 from benchmarks.silicon_apart_layouts import Apart, Side, may_draft, published, stated
 from benchmarks.silicon_apart_settings import VLLM_PAIR, SideSettings, decode_settings, prefill_settings
 from benchmarks.silicon_checkpoints import checkpoint
+from benchmarks.silicon_engines import with_flashinfer
 from benchmarks.silicon_gpus import BLACKWELL, RACK, devices_of_a_node
 from benchmarks.silicon_layouts import users
 from hermes_flow.config.schema import Hardware
@@ -149,7 +150,7 @@ def _pool(pool: Any, row: dict[str, Any], side: Side, told: SideSettings) -> LLM
         all2all_backend="alltoall" if sends else None,
         max_num_seqs=told.seats,
         lookahead=told.lookahead,
-        hardware=_with_overheads(pool.hardware, row),
+        hardware=_with_overheads(pool.hardware, row, told),
         from_engine=tuple(key for key in pool.from_engine if key != "max_num_seqs"),  # the recipes give it
     )
     if pool.engine.scheduler == "sglang":
@@ -161,8 +162,9 @@ def _pool(pool: Any, row: dict[str, Any], side: Side, told: SideSettings) -> LLM
     return replace(pool, memory_utilization=told.memory)
 
 
-def _with_overheads(hardware: Hardware, row: dict[str, Any]) -> Hardware:
-    return replace(hardware, engine=_engine(_ENGINES[row["backend"]], row["system"]))
+def _with_overheads(hardware: Hardware, row: dict[str, Any], told: SideSettings) -> Hardware:
+    own = replace(hardware, engine=_engine(_ENGINES[row["backend"]], row["system"]))
+    return with_flashinfer(own) if told.flashinfer else own
 
 
 @cache

@@ -2,8 +2,8 @@
 
 Recipes: github.com/ishandhanani/srt-slurm (later NVIDIA/srt-slurm), recipes/trtllm/{b200-fp8,h200,h100-fp8} and
 recipes/{b200-fp4,b200-fp8,h200}, each of which states what follows for both sides. Not every recipe is at hand. One
-of the same engine, GPU and lengths stands in, and for GB300 and B300 that of B200 (GB200 has its own:
-``benchmarks.silicon_apart_gb200``). All of them use srt-slurm's sa-bench: ten
+of the same engine, GPU and lengths stands in, and for B300 that of B200 (GB200 and GB300 have their own:
+``benchmarks.silicon_apart_gb200``, ``benchmarks.silicon_apart_gb300``). All of them use srt-slurm's sa-bench: ten
 requests for each user, all users at once, prompts and answers of 80 to 100 % of the stated length.
 """
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.silicon_apart_gb200 import decode_limits, prefill_limits
+from benchmarks import silicon_apart_gb200, silicon_apart_gb300
 from benchmarks.silicon_apart_layouts import Side, day
 
 LONG = 8192
@@ -26,7 +26,7 @@ _SEATS = {
     ("b200_sxm", "fp4", 1024, 1024): {6: 1, 10: 32, 15: 32, 25: 32, 45: 32, 90: 32, 180: 32, 450: 64},
     # Those of 10 to 100 users on five clients say 8, but of 100 users more than 70 decode at a time, by their times
     ("b200_sxm", "fp4", 8192, 1024): {6: 1, 370: 64},
-    ("b200_sxm", "fp8", 1024, 1024): {1920: 48},
+    ("b200_sxm", "fp8", 1024, 1024): {4: 1, 128: 48, 1920: 48},
     ("b200_sxm", "fp8", 8192, 1024): {1: 1, 32: 32, 96: 16, 256: 32, 640: 80},  # 128: all users have one
     ("b300_sxm", "fp4", 1024, 1024): {
         6: 1,
@@ -62,34 +62,45 @@ _SEATS = {
 class SideSettings:
     """What one side is told: tokens of a step and seats of a rank, and the share of memory in the engine's words.
 
-    ``lookahead`` is 1 where the next step is prepared meanwhile.
+    ``lookahead`` is 1 where the next step is prepared meanwhile, and ``flashinfer`` says that products in fp8 are
+    FlashInfer's in place of DeepGEMM's.
     """
 
     tokens: int
     seats: int
     memory: float
     lookahead: int = 1
+    flashinfer: bool = False
+
+
+_RACKS = {"gb200": silicon_apart_gb200, "gb300": silicon_apart_gb300}
 
 
 def prefill_settings(row: dict[str, Any], side: Side) -> SideSettings:
     """Return what the recipe tells the clients that prefill."""
     long = row["isl"] >= LONG
-    if row["system"] == "gb200":
-        told = prefill_limits(row, side.clients, side.ranks)
+    if row["system"] in _RACKS:
+        told = _RACKS[row["system"]].prefill_limits(row, side.clients, side.ranks)
         trt = row["backend"] == "trtllm"
-        return SideSettings(told.tokens, told.seats, told.memory, lookahead=int(not trt))
+        return SideSettings(
+            told.tokens, told.seats, told.memory, lookahead=int(not trt), flashinfer=_flashinfer(row, side)
+        )
     if row["backend"] == "sglang":
         if row["system"] == "h200_sxm":
             return SideSettings(32768, 16, 0.82)
         if (
             side.ranks == 8 and long and row["precision"] == "fp8"
         ):  # chunked-prefill-size and max-running-requests are of all ranks
-            return SideSettings(8192, 4, 0.55) if _is_later(row) else SideSettings(16384, 2, 0.6)
-        return SideSettings(32768 // side.ranks, 512 // side.ranks, 0.85)
+            if _is_later(row):
+                return SideSettings(8192, 4, 0.55)
+            return SideSettings(16384, 2, 0.6, flashinfer=_flashinfer(row, side))
+        return SideSettings(32768 // side.ranks, 512 // side.ranks, 0.85, flashinfer=_flashinfer(row, side))
     if row["backend"] == "vllm":
         return SideSettings(8192, 256, 0.9)
     if row["system"] == "h200_sxm" and long:
         return SideSettings(16640, 2, 0.85, 0)
+    if (row["system"], row["precision"]) == ("b200_sxm", "fp8"):
+        return SideSettings(8320, 1, 0.2, 0) if long else SideSettings(16384, 16, 0.4, 0)
     # disable_overlap_scheduler: true; max_batch_size 1 with prompts of 8,192 tokens, else 8
     return SideSettings(8320, 1 if long else 8, 0.6, 0)
 
@@ -97,19 +108,20 @@ def prefill_settings(row: dict[str, Any], side: Side) -> SideSettings:
 def decode_settings(row: dict[str, Any], side: Side, users: int) -> SideSettings:
     """Return what the recipe tells the clients that decode; a seat for each user where none is known."""
     share = -(-users // (side.clients * side.ranks))
-    if row["system"] == "gb200":
-        told = decode_limits(row, side.ranks, share)
+    if row["system"] in _RACKS:
+        told = _RACKS[row["system"]].decode_limits(row, side.ranks, share)
         seats = told.seats
         if row["backend"] == "trtllm" and "DeepSeek" in row["model_path"]:
             seats = _named(row).get(users, seats)
-        return SideSettings(told.tokens, seats, told.memory)
+        return SideSettings(told.tokens, seats, told.memory, flashinfer=_flashinfer(row, side))
     if row["backend"] == "sglang":
         if row["system"] == "h200_sxm":
             return SideSettings(8192, max(share, 128 // side.ranks), 0.82)
         memory = 0.85
         if side.ranks == 8 and row["isl"] >= LONG and row["precision"] == "fp8":
             memory = 0.75 if _is_later(row) else 0.6
-        return SideSettings(8192, max(share, (1024 if side.ranks > 1 else 512) // side.ranks), memory)
+        seats = max(share, (1024 if side.ranks > 1 else 512) // side.ranks)
+        return SideSettings(8192, seats, memory, flashinfer=_flashinfer(row, side))
     if row["backend"] == "vllm":
         return SideSettings(8192, max(256, share), 0.9)
     return SideSettings(
@@ -117,6 +129,18 @@ def decode_settings(row: dict[str, Any], side: Side, users: int) -> SideSettings
         _named(row).get(users, max(256 if row["system"] == "h200_sxm" else 1, share)),
         0.8 if row["system"] == "b200_sxm" else 0.85,
     )
+
+
+def _flashinfer(row: dict[str, Any], side: Side) -> bool:
+    """Return whether products in fp8 on this side of SGLang are FlashInfer's.
+
+    Its recipes on B200 until February 2026 say SGLANG_ENABLE_JIT_DEEPGEMM=false, with which SGLang's own choice on
+    Blackwell is FlashInfer's (fp8_utils.py, _dispatch_auto_backend). Those on GB200 and GB300 ask for it by name
+    (fp8-gemm-backend) where attention is cut over the devices; those with ranks keep DeepGEMM's.
+    """
+    if (row["backend"], row["precision"]) != ("sglang", "fp8"):
+        return False
+    return not _is_later(row) if row["system"] == "b200_sxm" else row["system"] in _RACKS and side.ranks == 1
 
 
 def _named(row: dict[str, Any]) -> dict[int, int]:

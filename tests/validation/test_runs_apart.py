@@ -11,6 +11,8 @@ from benchmarks import silicon_apart
 from benchmarks.error_bars import kinds_of
 from benchmarks.left_out_rows import read
 from benchmarks.silicon_apart_layouts import Side
+from benchmarks.silicon_apart_settings import decode_settings, prefill_settings
+from benchmarks.silicon_engines import with_flashinfer
 from hermes_flow.metrics.error_bars.table import error_table
 
 ROW: dict[str, Any] = {
@@ -30,6 +32,7 @@ ROW: dict[str, Any] = {
     "prefill_attention_dp_size": 1,
     "decode_attention_dp_size": 1,
 }
+LATER = "silicon_concurrency=6; measured=2026-03-20T15:52:16Z"
 UNSTATED = {
     **ROW,
     "backend": "trtllm",
@@ -82,10 +85,60 @@ def test_ranks_have_the_scheduler_of_their_engine_and_its_limits_for_each() -> N
     prefill = pools["prefill"]
     assert (prefill.engine.scheduler, prefill.data_parallel) == ("sglang", 8)
     own: Any = hf.compose(["engine=sglang", "hardware=b200_sxm", "pipeline=llm"]).cluster.pools["llm"]
-    assert prefill.hardware.engine == own.hardware.engine
+    assert prefill.hardware.engine == with_flashinfer(own.hardware).engine  # as its recipe asks for
     assert (prefill.chunked_prefill_size, prefill.max_num_seqs) == (16384, 2)
     assert config.cluster.first_token == "prefill"
     assert "follow bootstrap room" in " ".join(str(hf.compile(config)).split())
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"system": "b200_sxm"}, (True, True)),
+        ({"system": "b200_sxm", "precision": "fp4"}, (False, False)),
+        ({"system": "b200_sxm", "silicon_data_source": LATER}, (False, False)),
+        ({"system": "h200_sxm"}, (False, False)),
+        ({"system": "gb300"}, (True, True)),
+        ({"system": "gb300", "decode_attention_dp_size": 8}, (True, False)),
+        ({"system": "gb300", "backend": "trtllm"}, (False, False)),
+    ],
+)
+def test_products_in_fp8_are_those_of_the_recipe(
+    changes: dict[str, Any], expected: tuple[bool, bool]
+) -> None:
+    row = {**ROW, "backend": "sglang", "model_path": "deepseek-ai/DeepSeek-V3", "isl": 8192, **changes}
+    pools: Any = silicon_apart.config(row).cluster.pools
+    slow = []
+    for name in ("prefill", "decode"):
+        engine, figures = pools[name].hardware.engine, pools[name].hardware.efficiency.gemm["fp8"]
+        own = figures if engine.kernels is None else engine.kernels.gemm.get("fp8", figures)
+        slow.append(own.compute < 0.2)
+    assert tuple(slow) == expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "prefill", "decode"),
+    [
+        ({"backend": "trtllm", "precision": "fp8", "isl": 8192}, (16384, 2, 0.1), 0.9),
+        ({"backend": "trtllm", "precision": "fp8", "isl": 1024}, (8192, 8, 0.1), 0.9),
+        ({"backend": "trtllm", "precision": "fp4", "isl": 8192}, (16640, 2, 0.6), 0.9),
+        ({"backend": "sglang", "precision": "fp8", "isl": 8192}, (32768, 128, 0.95), 0.85),
+        ({"backend": "sglang", "precision": "fp4", "isl": 1024}, (8192, 512, 0.95), 0.95),
+    ],
+)
+def test_gb300_has_the_limits_of_its_own_recipes(
+    changes: dict[str, Any], prefill: tuple[int, int, float], decode: float
+) -> None:
+    row = {**ROW, "system": "gb300", "osl": 1024, "model_path": "deepseek-ai/DeepSeek-R1", **changes}
+    first = prefill_settings(row, Side(1, 4, 1, False))
+    assert (first.tokens, first.seats, first.memory) == prefill
+    assert decode_settings(row, Side(1, 4, 1, False), 6).memory == decode
+
+
+def test_ranks_on_gb300_share_the_limits_of_a_client_with_sglang() -> None:
+    row = {**ROW, "backend": "sglang", "system": "gb300", "isl": 8192, "osl": 1024}
+    told = prefill_settings(row, Side(5, 1, 8, True)), decode_settings(row, Side(1, 1, 32, True), 128)
+    assert [(each.tokens, each.seats) for each in told] == [(16384, 3750), (8192, 1406)]
 
 
 def test_requests_wait_where_a_recipe_has_fewer_seats_than_users() -> None:

@@ -10,9 +10,12 @@ from __future__ import annotations
 from dataclasses import field
 from typing import Annotated, Any, Literal
 
+from hermes_flow.config.collective_fits import AllReduceFit as AllReduceFit
+from hermes_flow.config.collective_fits import LargeFit as LargeFit
+from hermes_flow.config.collective_fits import OneShotFit as OneShotFit
+from hermes_flow.config.collective_fits import TwoStageFit as TwoStageFit
 from hermes_flow.config.engine import Engine as Engine
 from hermes_flow.config.hardware import Hardware as Hardware
-from hermes_flow.config.hardware_measurements import AllReduceFit as AllReduceFit
 from hermes_flow.config.hardware_measurements import DecodeAttentionFit as DecodeAttentionFit
 from hermes_flow.config.hardware_measurements import Drafting as Drafting
 from hermes_flow.config.hardware_measurements import EagerSteps as EagerSteps
@@ -21,13 +24,10 @@ from hermes_flow.config.hardware_measurements import EnergyFit as EnergyFit
 from hermes_flow.config.hardware_measurements import EngineKernels as EngineKernels
 from hermes_flow.config.hardware_measurements import EngineOverhead as EngineOverhead
 from hermes_flow.config.hardware_measurements import GemmFit as GemmFit
-from hermes_flow.config.hardware_measurements import LargeFit as LargeFit
-from hermes_flow.config.hardware_measurements import OneShotFit as OneShotFit
 from hermes_flow.config.hardware_measurements import PrefillAttentionFit as PrefillAttentionFit
 from hermes_flow.config.hardware_measurements import Sampler as Sampler
 from hermes_flow.config.hardware_measurements import SmallKernels as SmallKernels
 from hermes_flow.config.hardware_measurements import TiledDecodes as TiledDecodes
-from hermes_flow.config.hardware_measurements import TwoStageFit as TwoStageFit
 from hermes_flow.config.link_failures import LinkFailure as LinkFailure
 from hermes_flow.config.mixers import AttentionLayers as AttentionLayers
 from hermes_flow.config.mixers import ConvolutionLayers as ConvolutionLayers

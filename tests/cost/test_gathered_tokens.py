@@ -11,7 +11,7 @@ from cost.by_hand import H100, us
 from cost.catalog import hardware, model, roofline
 
 import hermes_flow as hf
-from hermes_flow.config.hardware_measurements import GatherFit
+from hermes_flow.config.collective_fits import GatherFit
 from hermes_flow.cost.across_nodes import NodeLinks
 from hermes_flow.errors import ConfigError
 

@@ -179,3 +179,29 @@ def test_sglang_has_its_own_rule_for_kv_that_arrives() -> None:
     assert problems_of(config) == [
         "cluster.kv_notice: each_step is not modelled with the scheduler of sglang; expected at_once"
     ]
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ([], "set cluster.first_token=decode and cluster.kv_notice=each_step"),
+        (["cluster.first_token=decode"], "set cluster.kv_notice=each_step"),
+        (["cluster.kv_notice=each_step"], "set cluster.first_token=decode"),
+        (["cluster.first_token=decode", "cluster.kv_notice=each_step"], ""),
+        (["engine=sglang"], ""),
+        (["engine=tensorrt_llm"], ""),
+    ],
+)
+def test_the_program_names_what_differs_from_vllm_with_prefill_and_decode_apart(
+    given: list[str], named: str
+) -> None:
+    overrides = [
+        "cluster=disaggregated",
+        "pipeline=llm",
+        "slo=none",
+        "workload=synthetic",
+        "workload.requests=2",
+    ]
+    text = " ".join(str(hf.compile(hf.compose([*overrides, *given]))).split())
+    told = f"not as with vLLM's proxies and connectors, for which {named}"
+    assert text.count(told if named else "for which set") == bool(named)

@@ -53,7 +53,7 @@ def pool_notes(
         *hop.provenance,
         *_engine_notes(pool),
         *_power_notes(pool, model, energy),
-        *_handover_notes(handovers),
+        *_handover_notes(pool, handovers),
         *([] if client.sglang is None else side_notes(client.sglang)),
         *_adapter_notes(pool, client.adapters),
     )
@@ -206,12 +206,18 @@ def _power_notes(pool: LLMPool, model: CostModel, energy: StepEnergy | None) -> 
     return power_notes(pool.hardware, energy)
 
 
-def _handover_notes(handovers: Handovers) -> list[str]:
+def _handover_notes(pool: LLMPool, handovers: Handovers) -> list[str]:
     notes = []
     if handovers.receives and handovers.first_tokens:
         notes.append("emits first tokens: computes the last token of each prompt itself")
     if handovers.receives and handovers.polled:
         notes.append("looks once a step whether KV has arrived")
+    if handovers.receives and pool.engine.name == "vllm":
+        other = [] if handovers.first_tokens else ["cluster.first_token=decode"]
+        if not handovers.polled and pool.pipeline_parallel == 1:
+            other.append("cluster.kv_notice=each_step")
+        if other:
+            notes.append(f"not as with vLLM's proxies and connectors, for which set {' and '.join(other)}")
     if handovers.handover_ps and handovers.moves:
         notes.append(f"{handovers.handover_ps / PS_PER_US:,g} µs for handing over a prompt's KV")
     return notes

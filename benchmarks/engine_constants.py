@@ -1,18 +1,19 @@
-"""Fits the times in which SGLang and TensorRT-LLM launch the kernels of a prompt's step in a layer of experts.
+"""Fits the times in which the engines launch the kernels of a prompt's step in a layer of experts.
 
 ``python -m benchmarks.engine_constants [--data DATA]`` prints the fits to all runs, and those without a model and
-without a GPU, and writes them to ``benchmarks/engine_constants.csv`` (three minutes on one core). The catalog has the
+without a GPU, and writes them to ``benchmarks/engine_constants.csv`` (four minutes on one core). The catalog has the
 fits to all runs; whatever is compared with one of these runs takes the fits without its model or its GPU from there.
 
 The runs are InferenceMAX's of mixtures with prompts of 1,024 tokens, whose kernels are shorter than their launches,
-and up to 32 users. A fit has the least mean size of the logarithms of simulated over measured time to first token,
-where every model on every GPU has the same weight. Each GPU has a time of its own, which is drawn towards the mean of
-those of the other GPUs: in the mean of logarithms it counts once for each model that was measured on it, and they
-count once. For a GPU without runs their mean holds. Where an engine has runs of models with a kind of layer and of
-others, what such a layer takes more is fitted as well, once for all GPUs: of TensorRT-LLM latent attention, and of
-SGLang the delta rule. Where only others are left of TensorRT-LLM's runs, a layer with latent attention takes the mean
-of logarithms of what theirs take and of what a layer of SGLang takes, which launches the kernels of prompts from
-PyTorch one by one as well, and whose models nearly all have latent attention.
+and up to 32 users. With vLLM some CUDA graphs hold such prompts; runs of gpt-oss-120b with 8,192 tokens on 4 and 8
+B200 are taken in their place. A fit has the least mean size of the logarithms of simulated over measured time to
+first token, where every model on every GPU has the same weight. Each GPU has a time of its own, which is drawn
+towards the mean of those of the other GPUs: in the mean of logarithms it counts once for each model that was
+measured on it, and they count once. For a GPU without runs their mean holds. Where an engine has runs of models with
+a kind of layer and of others, what such a layer takes more is fitted as well, once for all GPUs: of TensorRT-LLM and
+vLLM latent attention, and of SGLang the delta rule. Where only others are left of the runs, a layer with latent
+attention takes the mean of logarithms of what theirs take and of what a layer of SGLang takes, which launches the
+kernels of prompts from PyTorch one by one as well, and whose models nearly all have latent attention.
 """
 
 from __future__ import annotations
@@ -32,22 +33,24 @@ from benchmarks import silicon
 from benchmarks.edited_engine import with_engine
 from benchmarks.left_out import without
 from benchmarks.processes import ROOT
-from benchmarks.silicon_gpus import SIBLINGS, constants_of
-from benchmarks.silicon_layouts import layout
+from benchmarks.silicon_gpus import BLACKWELL, SIBLINGS, constants_of
+from benchmarks.silicon_layouts import LONG_PROMPT, layout, users
+from benchmarks.silicon_settings import settings
 from hermes_flow.config.hardware_measurements import EngineOverhead
 from hermes_flow.config.mixer_shape import delta_scans
 from hermes_flow.config.schema import Model
 from hermes_flow.validation.replay import Edit
 
 TABLE = ROOT / "benchmarks" / "engine_constants.csv"
-ENGINES = {"sglang": "sglang", "trtllm": "tensorrt_llm"}  # by the name that the rows have
+ENGINES = {"sglang": "sglang", "trtllm": "tensorrt_llm", "vllm": "vllm"}  # by the name that the rows have
+FAMILIES = {"moonshotai/Kimi-K2.5": "kimi", "MiniMaxAI/MiniMax-M2.5": "minimax"}
 TRIED_US = (300.0, 1000.0, 1540.0, 2400.0, 3300.0, 4300.0, 5500.0)
 STEP_US = 20.0
-VLLM_US = 1540.0  # of vLLM, where nothing says what an engine's own is
+VLLM_US = 1540.0  # of experts in Triton with vLLM, where nothing says what an engine's own is
 MOST_US = 3000.0  # that a kind of layer which is fitted apart may take more
 MOST_USERS = 32
 PROMPT = 1024
-APART = {"sglang": "delta_rule_us", "trtllm": "latent_us"}  # kinds of layers
+APART = {"sglang": "delta_rule_us", "trtllm": "latent_us", "vllm": "latent_us"}  # kinds of layers
 ALL, OTHERS = "nothing", "others"
 
 
@@ -104,11 +107,28 @@ def chosen(rows: Sequence[dict[str, Any]], engine: str) -> list[dict[str, Any]]:
         if row["backend"] == engine
         and silicon.is_recorded(row)
         and row["system"] not in SIBLINGS
-        and row["isl"] == PROMPT
-        and (silicon.users(row) or 0) <= MOST_USERS
+        and _is_launched(row)
+        and (users(row) or 0) <= MOST_USERS
         and layout(row).data == 1  # ranks of attention launch their experts apart
         and silicon.catalog_model(silicon.model_of(row)).experts is not None
     ]
+
+
+def _is_launched(row: dict[str, Any]) -> bool:
+    """Return whether the kernels of a prompt are shorter than their launches, and in no CUDA graph.
+
+    Runs of vLLM with Triton's experts are left out, which the catalog has from runs on H100.
+    """
+    if row["backend"] != "vllm":
+        return bool(row["isl"] == PROMPT)
+    told = settings(row, users(row) or 1)
+    if told.triton:
+        return False
+    if told.captured is None:
+        return bool(row["isl"] == PROMPT)
+    # gpt-oss-120b, whose experts are in mxfp4: eight and four of these devices take less than 1 ms a layer
+    fast = row["system"] in BLACKWELL and layout(row).devices >= 4 and silicon.model_of(row) == "gpt_oss_120b"
+    return bool(row["isl"] == LONG_PROMPT and fast)
 
 
 def fit(
@@ -182,7 +202,8 @@ def fitted() -> dict[tuple[str, str], dict[str, Launches]]:
 
 def family(row: dict[str, Any]) -> str:
     """Return the model of a row, whatever the precision of its checkpoint."""
-    return "deepseek" if "DeepSeek" in row["model_path"] else silicon.model_of(row)
+    path = row["model_path"]
+    return "deepseek" if "DeepSeek" in path else FAMILIES.get(path) or silicon.model_of(row)
 
 
 def _tried(row: dict[str, Any], apart: str) -> Tried | None:
@@ -207,7 +228,7 @@ def _fits(
     """Yield what was left out and the fit without it."""
 
     def without_runs(name: str, runs: Sequence[Tried]) -> tuple[str, dict[str, Launches]]:
-        return name, fit(runs, apart, latent_elsewhere.get(name))
+        return name, fit(runs, apart, latent_elsewhere.get(name, latent_elsewhere.get(ALL)))
 
     yield without_runs(ALL, tried)
     for name in sorted({each.family for each in tried}):

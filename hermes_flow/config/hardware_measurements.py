@@ -189,9 +189,9 @@ class EagerSteps:
     """Steps of more tokens than CUDA graphs were captured for, in which the host launches every kernel.
 
     They are those of more than min(above_tokens, above_per_sequence · max_num_seqs) tokens. What is done for all
-    tokens then takes ``gap_us`` longer in each layer, and at least ``layer_us`` a layer, ``experts_us`` where it is a
-    mixture of experts, ``latent_us`` more where its attention keeps latent KV, and ``delta_rule_us`` more where it
-    has the delta rule.
+    tokens then takes ``gap_us`` longer in each layer, and at least ``layer_us`` a layer, ``experts_us`` (or
+    ``triton_us``) where it is a mixture of experts, ``latent_us`` more where its attention keeps latent KV, and
+    ``delta_rule_us`` more where it has the delta rule.
     """
 
     above_tokens: Tokens
@@ -200,6 +200,11 @@ class EagerSteps:
     """Steps of more tokens than this times ``max_num_seqs`` are not captured."""
     layer_us: Microseconds
     experts_us: Microseconds
+    triton_us: Microseconds | None = None
+    """The same where experts have vLLM's kernels in Triton, which are more kernels than those of other libraries: in
+    bf16, fp8 and mxfp4, but for kernels that ``experts`` of the engine has, and for spread experts in fp8. Null:
+    ``experts_us``.
+    """
     latent_us: Microseconds = 0.0
     delta_rule_us: Microseconds = 0.0
     gap_us: Microseconds = 0.0

@@ -32,7 +32,7 @@ from hermes_flow.cost.engine_overhead import sampler_us
 from hermes_flow.cost.expert_exchange import gathered_s, sent_s
 from hermes_flow.cost.expert_routing import on_fullest_device
 from hermes_flow.cost.kv import own_kv_bytes_per_token
-from hermes_flow.cost.launches import launched_s
+from hermes_flow.cost.launches import launched_s, with_launches_of_experts
 from hermes_flow.cost.model import Deployment
 from hermes_flow.cost.operators import NORM_BYTES, Floats, Operators, with_wait
 from hermes_flow.cost.precision import KERNELS_FOR, compute_precision, measured_as
@@ -96,6 +96,7 @@ class RooflineTables:
         self.counts = {module.name: module.layers for module in rank_modules(self.model, whole(self.model))}
         # With several ranks the experts see the tokens of all; else they are a part of the rank's own tables.
         self.experts_apart = deployment.expert_group > 1 and deployment.data_parallel > 1
+        self.engine = with_launches_of_experts(self)
 
     def step_cost(self) -> StepCost:
         """Return all terms as picosecond tables."""

@@ -3,7 +3,8 @@
 23.5 µs a layer, and 5 µs more of one with experts, which are chosen unevenly (as 1 / i^0.6); all-reduces 1.45
 times as long as the kernels' up to 4 MB; a sampler of 20 µs a million logits, with a sort of 100 µs and 160 µs a
 million, and 480 µs for penalties; in steps of more than min(512, 2·max_num_seqs) tokens a layer takes 100 µs
-more and at least 350 µs, one of experts at least 1,540 µs.
+more and at least 350 µs, one of experts with Triton's kernels at least 1,540 µs, and 660 µs more with latent
+attention.
 """
 
 from __future__ import annotations
@@ -20,6 +21,10 @@ from hermes_flow.config.schema import EngineOverhead, Hardware, Sampling, Specul
 H100 = hardware("h100_sxm")
 LLAMA = model("llama3_8b")
 MILLION = 128256 / 1e6  # logits of a sequence
+EXPERTS_US, LAYER_US = (
+    {gpu: getattr(hardware(gpu).engine.eager, key) for gpu in ("h200_sxm", "b200_sxm")}  # type: ignore[union-attr]
+    for key in ("experts_us", "layer_us")
+)
 SORTED_US = 100 + 180 * MILLION  # of one sequence, on top of its output head
 
 
@@ -169,8 +174,28 @@ def test_launching_experts_takes_longer() -> None:
     mixtral = model("mixtral_8x7b")
     cost = roofline(mixtral, H100, 2, 600)
     assert us(cost.tokens_ps[600]) == pytest.approx(32 * 1540)
-    deepseek = model("deepseek_v3")  # three dense layers of 61
-    assert us(roofline(deepseek, H100, 8, 300).tokens_ps[300]) == pytest.approx(3 * 350 + 58 * 1540)
+    deepseek = model("deepseek_v3")  # three dense layers of 61, all with latent attention
+    latent_us = 61 * 660
+    assert us(roofline(deepseek, H100, 8, 300).tokens_ps[300]) == pytest.approx(
+        3 * 350 + 58 * 1540 + latent_us
+    )
+
+
+def test_experts_with_kernels_of_other_libraries_launch_in_less_time_than_with_triton_s() -> None:
+    def least_us(name: str, gpu: str, devices: int, spread: bool = False, **precision: str) -> float:
+        found = model(name)
+        found = dataclasses.replace(found, precision=dataclasses.replace(found.precision, **precision))
+        return us(roofline(found, hardware(gpu), devices, 150, 8, expert_parallel=spread).tokens_ps[150])
+
+    in_fp8 = {"weights": "fp8", "activations": "fp8"}
+    h200, b200 = least_us("minimax_m2_5", "h200_sxm", 8, **in_fp8), EXPERTS_US["b200_sxm"]
+    assert h200 == pytest.approx(62 * 1540)  # where devices cut experts on Hopper, they have Triton's kernels
+    spread = least_us("minimax_m2_5", "h200_sxm", 8, spread=True, **in_fp8)
+    assert spread == pytest.approx(62 * EXPERTS_US["h200_sxm"])  # FlashInfer's
+    assert least_us("minimax_m2_5", "b200_sxm", 8, **in_fp8) == pytest.approx(62 * b200)
+    assert least_us("gpt_oss_120b", "b200_sxm", 8, activations="fp8") == pytest.approx(36 * b200)
+    in_4_bits = least_us("kimi_k2_5", "h200_sxm", 8)  # Marlin's, with a dense layer and latent attention
+    assert in_4_bits == pytest.approx(LAYER_US["h200_sxm"] + 60 * EXPERTS_US["h200_sxm"] + 61 * 660)
 
 
 def test_launching_latent_attention_takes_longer_on_tensorrt_llm() -> None:
@@ -219,8 +244,11 @@ def test_other_data_center_gpus_have_the_same_engine_and_a_sampler_by_their_band
     assert engine is not None
     assert known is not None
     assert (engine.layer_us, engine.ingest_ms) == (known.layer_us, known.ingest_ms)
+    assert engine.eager is not None
+    assert known.eager is not None
     if name != "b200_sxm":  # has runs of its own
-        assert engine.eager == known.eager
+        launched_us = known.eager.experts_us  # which is fitted to runs of each GPU
+        assert dataclasses.replace(engine.eager, experts_us=launched_us) == known.eager
     assert engine.all_reduce_wait == (
         1.0 if name == "l40s" else known.all_reduce_wait
     )  # over PCIe it is not known

@@ -49,13 +49,14 @@ def test_the_delta_rule_is_fitted_by_the_share_of_its_layers() -> None:
 def test_the_catalog_has_the_fits_to_all_runs(backend: str, engine: str) -> None:
     found = fitted()[backend, ALL]
     own, vllm = (hf.compose([f"engine={name}", "pipeline=llm"]).engine.overheads for name in (engine, "vllm"))
-    gpus = [name for name, each in vllm.items() if each.eager is not None and each.eager.experts_us == 1540]
+    gpus = [name for name, each in vllm.items() if each.eager is not None and each.eager.triton_us == 1540]
     assert len(gpus) == 7  # those of data centers, but for siblings of B200
     for gpu in gpus:
         eager = own[gpu].eager
         assert eager is not None
         assert launches_of(eager) == found.get(gpu, found[OTHERS])
         assert eager.delta_rule_waits is (backend == "sglang")
+        assert (eager.triton_us is None) is (backend != "vllm")
 
 
 def eager_of(row: dict[str, Any], edit: Any) -> Launches:
@@ -83,4 +84,7 @@ def test_a_run_is_compared_without_its_model_or_without_its_gpu() -> None:
     assert eager_of(deepseek, engine_constants.gpu_left_out(deepseek)) == without_gpu
     dense = row(model_path="meta-llama/Llama-3.1-70B", precision="fp8")
     assert engine_constants.left_out(dense) is None
-    assert engine_constants.left_out(deepseek | {"backend": "vllm"}) is None
+    assert engine_constants.left_out(deepseek | {"backend": "vllm"}) is None  # no run of it with vLLM
+    kimi = deepseek | {"backend": "vllm", "model_path": "moonshotai/Kimi-K2.5", "backend_version": "0.17.0"}
+    without_kimi = table["vllm", "kimi"]["b200_sxm"]
+    assert eager_of(kimi, engine_constants.left_out(kimi)) == without_kimi != table["vllm", ALL]["b200_sxm"]

@@ -158,7 +158,7 @@ def test_no_constant_is_fitted_to_them(shared_data: Path) -> None:
     for engine in engine_constants.ENGINES:
         chosen += engine_constants.chosen(rows, engine)
     assert not [row for row in chosen if row["system"] in SIBLINGS]
-    assert {row["system"] for row in chosen} == {"b200_sxm", "h200_sxm"}
+    assert {row["system"] for row in chosen} == {"b200_sxm", "h100_sxm", "h200_sxm"}
 
 
 def test_they_are_compared_as_runs_with_the_kernels_of_another_gpu() -> None:

@@ -148,6 +148,7 @@ def _pool(pool: Any, row: dict[str, Any], side: Side, told: SideSettings) -> LLM
         data_parallel=side.ranks,
         expert_parallel=spread,
         all2all_backend="alltoall" if sends else None,
+        redundant_experts=_redundant(row, side) if spread else 0,
         max_num_seqs=told.seats,
         lookahead=told.lookahead,
         hardware=_with_overheads(pool.hardware, row, told),
@@ -160,6 +161,12 @@ def _pool(pool: Any, row: dict[str, Any], side: Side, told: SideSettings) -> LLM
     else:
         pool = replace(pool, max_num_batched_tokens=told.tokens)
     return replace(pool, memory_utilization=told.memory)
+
+
+def _redundant(row: dict[str, Any], side: Side) -> int:
+    """Return the fewest copies with which experts fill the devices, 32 of 256 on 48; rows do not state them."""
+    experts = silicon.catalog_model(silicon.model_of(row)).experts
+    return 0 if experts is None else -experts.count % (side.tensor * side.ranks)
 
 
 def _with_overheads(hardware: Hardware, row: dict[str, Any], told: SideSettings) -> Hardware:

@@ -188,12 +188,12 @@ def whole(model: Model) -> PipelineRank:
 
 
 def rank_modules(
-    model: Model, rank: PipelineRank, tensor_parallel: int = 1, expert_group: int = 1
+    model: Model, rank: PipelineRank, tensor_parallel: int = 1, expert_group: int = 1, redundant: int = 0
 ) -> tuple[Module, ...]:
     """Return the modules of a rank's layers on one of ``tensor_parallel`` devices, without embeddings.
 
-    With an ``expert_group`` of several devices each of them holds its share of the routed experts whole; shared
-    experts are cut like the rest.
+    With an ``expert_group`` of several devices each of them holds its share of the routed experts whole, of which
+    ``redundant`` more are copies; shared experts are cut like the rest.
     """
     own = attention_layers(model, rank.layers)
     found = [Module("attention", own, attention_gemms(model, tensor_parallel))]
@@ -217,7 +217,7 @@ def rank_modules(
     if experts is None:
         return tuple(found)
     cut = 1 if expert_group > 1 else tensor_parallel
-    copies = experts.count // expert_group if expert_group > 1 else experts.count
+    copies = (experts.count + redundant) // expert_group if expert_group > 1 else experts.count
     found.append(Module("experts", rank.mixtures, routed_gemms(model, cut), copies))
     if experts.shared:
         found.append(Module("shared_experts", rank.mixtures, shared_gemms(model, tensor_parallel)))

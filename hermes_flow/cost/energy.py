@@ -36,12 +36,13 @@ from hermes_flow.cost.kv import own_kv_bytes_per_token
 from hermes_flow.cost.model import Deployment
 from hermes_flow.cost.operators import Floats
 from hermes_flow.cost.precision import compute_precision, peak_tera
+from hermes_flow.cost.redundant_experts import distinct_copies
 from hermes_flow.cost.weights import Portion, portions, scale_bytes
 from hermes_flow.cost.windows import decode_windows, other_attention, own_span
 from hermes_flow.errors import ConfigError
 from hermes_flow.program.power import BusyPower, StepEnergy
 from hermes_flow.program.quick_dataclass import dataclass
-from hermes_flow.program.same_bits import in_parts, power
+from hermes_flow.program.same_bits import in_parts
 from hermes_flow.program.step_cost import StepCost
 from hermes_flow.program.units import FLOPS_PER_TFLOPS, gb_to_bytes
 
@@ -290,7 +291,8 @@ class _Work:
         """One layer's experts on one device; those held whole see the tokens of all ranks."""
         model, group = self.model, self.deployment.expert_group
         seen = tokens if group > 1 else rows
-        distinct = experts.count * (1.0 - power(1.0 - experts.per_token / experts.count, seen)) / group
+        redundant = self.deployment.redundant_experts
+        distinct = distinct_copies(experts, redundant, seen) / group
         count = mixture_layers(model)
         routed = Module("experts", count, routed_gemms(model, self.tensor_parallel if group == 1 else 1))
         total = self._products(router_gemms(model), rows, Portion(1.0, model.precision.weights))

@@ -9,11 +9,14 @@ import numpy as np
 
 from hermes_flow.config.schema import Experts
 from hermes_flow.cost.operators import Floats
+from hermes_flow.cost.redundant_experts import copies_of, fullest_load
 from hermes_flow.program.same_bits import DIGITS, log1p, mean, power, total
 
 
-def distinct_experts(experts: Experts, tokens: Floats) -> Floats:
-    """Return how many distinct experts 0, 1, … tokens draw on average."""
+def distinct_experts(experts: Experts, tokens: Floats, redundant: int = 0) -> Floats:
+    """Return how many distinct experts 0, 1, … tokens draw on average; each of ``redundant`` copies is one more."""
+    if redundant:
+        return _drawn(copies_of(_chosen(experts), redundant), tokens)
     if not experts.routing_skew:
         missed = np.full_like(tokens, 1.0 - experts.per_token / experts.count)
         missed[0] = 1.0
@@ -22,35 +25,45 @@ def distinct_experts(experts: Experts, tokens: Floats) -> Floats:
     return _drawn(_chosen(experts), tokens)
 
 
-def on_fullest_device(experts: Experts, tokens: Floats, devices: int) -> tuple[Floats, Floats]:
+def on_fullest_device(
+    experts: Experts, tokens: Floats, devices: int, redundant: int = 0
+) -> tuple[Floats, Floats]:
     """Return the rows and the distinct experts of the device with the most of 0, 1, … tokens.
 
     Experts are held whole, the same number of them by each of ``devices``, and popular ones lie anywhere. All devices
     wait for the one with the largest share. An expert is drawn or not, so the number of a device's drawn ones
-    scatters as a sum of such values without replacement, whatever the chance of each of them.
+    scatters as a sum of such values without replacement, whatever the chance of each of them. With ``redundant``
+    copies a load balancer says where all lie (``redundant_experts``).
     """
-    rows = rows_on_fullest(experts, tokens, devices)
-    distinct = distinct_experts(experts, tokens) / devices
+    rows = rows_on_fullest(experts, tokens, devices, redundant)
+    distinct = distinct_experts(experts, tokens, redundant) / devices
     if not _unequal(experts, devices):
         return rows, distinct
-    held = experts.count / devices
+    copies = experts.count + redundant
+    held = copies / devices
     share = distinct / held
-    scatter = _draws(experts, devices) * share * (1.0 - share)
+    scatter = _draws(copies, devices) * share * (1.0 - share)
     return rows, np.minimum(distinct + _largest_of(devices) * np.sqrt(scatter), held)
 
 
-def rows_on_fullest(experts: Experts, tokens: Floats, devices: int) -> Floats:
+def rows_on_fullest(experts: Experts, tokens: Floats, devices: int, redundant: int = 0) -> Floats:
     """Return the rows of the device with the most of any numbers of tokens.
 
     Rows scatter around their mean, because some experts are more popular than others, in proportion to the tokens,
-    and because each token chooses by chance, in proportion to the root of the tokens.
+    and because each token chooses by chance, in proportion to the root of the tokens. Where a load balancer lays out
+    ``redundant`` copies, what remains of the former is the load of the fullest device.
     """
     rows = tokens * (experts.per_token / devices)
     if not _unequal(experts, devices):
         return rows
     chosen = _chosen(experts)
     popular, by_chance = mean((chosen - mean(chosen)) ** 2), mean(chosen * (1.0 - chosen))
-    scatter = _draws(experts, devices) * (popular * tokens**2 + by_chance * tokens)
+    if redundant:
+        copies = copies_of(chosen, redundant)
+        scatter = _draws(len(copies), devices) * mean(copies * (1.0 - copies)) * tokens
+        balanced: Floats = tokens * fullest_load(copies, devices) + _largest_of(devices) * np.sqrt(scatter)
+        return balanced
+    scatter = _draws(experts.count, devices) * (popular * tokens**2 + by_chance * tokens)
     beside_the_first = (experts.count / devices - 1.0) * mean(chosen[1:])  # on its device
     most: Floats = np.maximum(
         rows + _largest_of(devices) * np.sqrt(scatter), tokens * (float(chosen[0]) + beside_the_first)
@@ -63,10 +76,10 @@ def _unequal(experts: Experts, devices: int) -> bool:
     return 1 < devices <= experts.count
 
 
-def _draws(experts: Experts, devices: int) -> float:
+def _draws(experts: int, devices: int) -> float:
     """Return the variance of the sum over a device's experts, drawn without replacement, by that of one draw."""
-    held = experts.count / devices
-    return held * (experts.count - held) / (experts.count - 1)
+    held = experts / devices
+    return held * (experts - held) / (experts - 1)
 
 
 def _largest_of(devices: int) -> float:

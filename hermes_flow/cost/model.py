@@ -21,6 +21,7 @@ class Deployment:
     drafts for another one: all its layers and its output head, without the engine's overheads; ``encoder`` a model
     that writes nothing: all its layers, and the engine's time per step and sequence where there is an engine.
     ``nodes`` are those that its devices fill; None takes them all for one. ``all2all`` is how ranks exchange tokens.
+    ``redundant_experts`` are copies of experts, which devices that hold them whole have besides.
     """
 
     key: str
@@ -36,6 +37,7 @@ class Deployment:
     part: Literal["last", "upstream", "draft", "encoder"] = "last"
     nodes: NodeLinks | None = None
     all2all: Literal["allgather_reducescatter", "alltoall"] | None = None
+    redundant_experts: int = 0
 
     @property
     def expert_group(self) -> int:

@@ -136,11 +136,14 @@ def _expert_notes(tables: RooflineTables) -> list[str]:
     if experts is None or group == 1:
         return []
     skew, routing = experts.routing_skew, "uniform routing"
-    if skew:
+    redundant = tables.deployment.redundant_experts
+    if skew or redundant:
         many = np.array([1e9])  # of which each counts little, so that only popularity is left
-        share = rows_on_fullest(experts, many, group)[0] * group / experts.per_token / many[0]
-        routing = f"chosen as 1 / i^{skew:g}, so that the fullest has {share:.2f} times the mean rows of many tokens"
-    held = f"experts: {experts.count // group} of {experts.count} on each of {group} devices, {routing}"
+        share = rows_on_fullest(experts, many, group, redundant)[0] * group / experts.per_token / many[0]
+        routing = f"chosen as 1 / i^{skew:g}" if skew else routing
+        routing += f", so that the fullest has {share:.2f} times the mean rows of many tokens"
+    of = f"{experts.count} and {redundant} copies laid out by load" if redundant else f"{experts.count}"
+    held = f"experts: {(experts.count + redundant) // group} of {of} on each of {group} devices, {routing}"
     return [held, *exchange_notes(tables)]
 
 

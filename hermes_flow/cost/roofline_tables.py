@@ -352,7 +352,7 @@ class RooflineTables:
         with the most counts. Where nothing is exchanged, it has the rows of all devices before the first product.
         """
         group = self.deployment.expert_group
-        rows, distinct = on_fullest_device(experts, tokens, group)
+        rows, distinct = on_fullest_device(experts, tokens, group, self.deployment.redundant_experts)
         gemms = routed_gemms(self.model, self.tensor_parallel if group == 1 else 1)
         found = []
         elsewhere = 0.0 if self.experts_apart else tokens * experts.per_token - rows

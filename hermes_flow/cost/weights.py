@@ -79,13 +79,13 @@ def own_precision(model: Model, module: str) -> ModulePrecision | None:
 
 
 def rank_weight_bytes(
-    model: Model, rank: PipelineRank, tensor_parallel: int = 1, expert_group: int = 1
+    model: Model, rank: PipelineRank, tensor_parallel: int = 1, expert_group: int = 1, redundant: int = 0
 ) -> float:
-    """Bytes of a rank's layers on one device, without embeddings."""
+    """Bytes of a rank's layers on one device, without embeddings; with its share of ``redundant`` experts."""
     of = {module.name: module.layers for module in rank_modules(model, whole(model))}
     return math.fsum(
         module_bytes(model, module, of[module.name])
-        for module in rank_modules(model, rank, tensor_parallel, expert_group)
+        for module in rank_modules(model, rank, tensor_parallel, expert_group, redundant)
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -133,6 +134,9 @@ def _trtllm_server(name: str, pool: LLMPool, served: str, *, apart: bool) -> Ser
         )
     if pool.all2all_backend is not None:
         left_out.append(f"all2all_backend={pool.all2all_backend}: the engine chooses by the machine")
+    if pool.redundant_experts and pool.model.experts is not None:
+        slots = pool.model.experts.count + pool.redundant_experts
+        left_out.append(f"redundant_experts={pool.redundant_experts}: num_slots={slots} of its load_balancer")
     if apart:
         left_out.append("trtllm-serve disaggregated, which sends each request to a context server first")
     weights, published = pool.model.precision.weights, _published(pool)
@@ -180,6 +184,9 @@ def _vllm(pool: LLMPool) -> tuple[dict[str, Any], list[str]]:
         flags["--data-parallel-size"] = pool.data_parallel
     if pool.expert_parallel:
         flags["--enable-expert-parallel"] = True
+    if pool.redundant_experts:
+        flags["--enable-eplb"] = True
+        flags["--eplb-config"] = json.dumps({"num_redundant_experts": pool.redundant_experts})
     flags |= {
         "--max-num-seqs": pool.max_num_seqs,
         "--max-num-batched-tokens": pool.max_num_batched_tokens,
@@ -256,6 +263,8 @@ def _sglang(pool: LLMPool) -> tuple[dict[str, Any], list[str]]:
             flags["--load-balance-method"] = pool.rank_routing
     if pool.expert_parallel:
         flags["--ep"] = pool.tensor_parallel * pool.data_parallel
+    if pool.redundant_experts:
+        flags |= {"--enable-eplb": True, "--ep-num-redundant-experts": pool.redundant_experts}
     chunk = pool.chunked_prefill_size
     if chunk != "auto":
         flags["--chunked-prefill-size"] = (

@@ -66,6 +66,7 @@ SGLANG = Dialect(
         "--data-parallel-size": whole("data_parallel"),
         "--expert-parallel-size": _experts,
         "--moe-a2a-backend": exchange,
+        "--ep-num-redundant-experts": whole("redundant_experts"),
         "--mem-fraction-static": fraction("memory_utilization"),
         "--max-running-requests": whole("max_num_seqs"),
         "--max-prefill-tokens": whole("max_prefill_tokens"),

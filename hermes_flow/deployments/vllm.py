@@ -57,6 +57,19 @@ def _speculation(flag: str, value: Value) -> Keys:
     return found if head is None else {**found, "speculative.head": head}
 
 
+def _balancer(flag: str, value: Value) -> Keys:
+    """Return the copies of experts that vLLM's load balancer lays out; when it counts and moves is not simulated."""
+    try:
+        copies = read_json(text_of(flag, value, "a JSON object"), finite=True).get("num_redundant_experts")
+    except DocumentError as error:
+        raise ConfigError(f"task.path: {flag}", error.problem) from None
+    except AttributeError:
+        raise ConfigError(f"task.path: {flag}", "is not a JSON object") from None
+    return (
+        {} if copies is None else {"redundant_experts": number(f"{flag}: num_redundant_experts", str(copies))}
+    )
+
+
 def _offloading(flag: str, value: Value) -> Keys:
     """Return a tier in host memory, which vLLM writes as blocks are computed and reads as a request is scheduled."""
     size = real(flag, value) * GIB / BYTES_PER_GB
@@ -91,6 +104,7 @@ VLLM = Dialect(
         "--data-parallel-size": whole("data_parallel"),
         "--enable-expert-parallel": switch("expert_parallel", True, False),
         "--all2all-backend": exchange,
+        "--eplb-config": _balancer,
         "--max-num-seqs": whole("max_num_seqs"),
         "--max-num-batched-tokens": whole("max_num_batched_tokens"),
         "--long-prefill-token-threshold": whole("long_prefill_token_threshold"),

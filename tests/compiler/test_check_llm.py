@@ -55,7 +55,7 @@ def test_the_experts_are_divided_evenly() -> None:
     broken = mixtral(tensor_parallel=8, data_parallel=2, expert_parallel=True)
     assert problems_of(broken) == [
         "cluster.pools.llm.expert_parallel: tensor_parallel × data_parallel = 16 devices do not divide the 8 experts "
-        "of mixtral_8x7b"
+        "of mixtral_8x7b; cluster.pools.llm.redundant_experts=8 would fill them"
     ]
     hf.compile(mixtral(tensor_parallel=2, data_parallel=4, expert_parallel=True))
 

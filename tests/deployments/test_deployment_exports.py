@@ -63,6 +63,16 @@ CASES = {
         "vllm",
         ["model=deepseek_v3", f"{POOL}.data_parallel=8", f"{POOL}.expert_parallel=true"],
     ),
+    **{
+        f"redundant experts of {engine}": (
+            engine,
+            [
+                *(f"engine={engine}", "model=deepseek_v3", f"{POOL}.data_parallel=8"),
+                *(f"{POOL}.expert_parallel=true", f"{POOL}.redundant_experts=32"),
+            ],
+        )
+        for engine in ("vllm", "sglang")
+    },
     "experts to which tokens are sent": (
         "vllm",
         [
@@ -118,7 +128,7 @@ def test_the_exported_line_is_read_as_the_same_pool(name: str) -> None:
     text = shell_text(servers_of(config))
     line = "\n".join(line for line in text.splitlines() if not line.startswith("#"))
     found = read_deployment(engine, line)
-    assert set(found.ignored) <= {"--enable-dp-attention"}
+    assert set(found.ignored) <= {"--enable-dp-attention", "--enable-eplb"}
     pool, again = config.cluster.pools["llm"], hf.compose(found.texts()).cluster.pools["llm"]
     assert isinstance(pool, LLMPool)
     assert isinstance(again, LLMPool)

@@ -203,7 +203,7 @@ def _rank_bytes(pool: LLMPool) -> list[_Rank]:
     found = []
     for index, rank in enumerate(ranks):
         tables = (index == 0) + (index == last) if last else None
-        weights = rank_weight_bytes(model, rank, tensor_parallel, group)
+        weights = rank_weight_bytes(model, rank, tensor_parallel, group, pool.redundant_experts)
         weights += embedding_bytes(model, tensor_parallel, tables)
         if index == 0:
             weights += side_encoder_bytes(model, tensor_parallel)

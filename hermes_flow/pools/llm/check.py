@@ -146,14 +146,25 @@ def _check_parallelism(pool: LLMPool, key: str, problems: list[str], sound: bool
             "null, or data_parallel above 1 and expert_parallel=true"
         )
     if not pool.expert_parallel:
+        if pool.redundant_experts:
+            problems.append(
+                f"{key}.redundant_experts: {pool.redundant_experts} has no effect unless devices hold whole experts; "
+                "expected 0, or expert_parallel=true"
+            )
         return
     group = pool.tensor_parallel * pool.data_parallel
     if experts is None:
         problems.append(f"{key}.expert_parallel: {model.name} has no experts; expected false")
-    elif sound and experts.count % group:
+    elif pool.redundant_experts and group == 1:
+        problems.append(
+            f"{key}.redundant_experts: {pool.redundant_experts} has no effect on one device; expected 0"
+        )
+    elif sound and (experts.count + pool.redundant_experts) % group:
+        copies = f" and {pool.redundant_experts} redundant ones" if pool.redundant_experts else ""
         problems.append(
             f"{key}.expert_parallel: tensor_parallel × data_parallel = {group} devices do not divide the "
-            f"{experts.count} experts of {model.name}"
+            f"{experts.count} experts of {model.name}{copies}; {key}.redundant_experts={-experts.count % group} "
+            "would fill them"
         )
 
 

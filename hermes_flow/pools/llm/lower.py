@@ -206,6 +206,7 @@ def _deployment(name: str, pool: LLMPool, capacity: KVCapacity, longest: int) ->
         data_parallel=pool.data_parallel,
         expert_parallel=pool.expert_parallel,
         all2all=pool.all2all_backend,
+        redundant_experts=pool.redundant_experts,
         speculative=replace(pool.speculative, draft=pool.drafter),
     )
     if uses_sglang(pool):

@@ -102,7 +102,8 @@ def _parallel_notes(pool: LLMPool, client: LLMClientSpec) -> list[str]:
         routing = client.rank_routing.replace("_", " ")
         parts.append(f"data-parallel attention on {pool.data_parallel} ranks, in lockstep ({routing})")
     if pool.expert_parallel:
-        parts.append("expert parallel")
+        redundant = pool.redundant_experts
+        parts.append(f"expert parallel, {redundant} redundant experts" if redundant else "expert parallel")
     return [", ".join(parts)]
 
 

@@ -95,6 +95,10 @@ class LLMPool:
     its experts (kernels as DeepEP's, or over NVLink as TensorRT-LLM's). Null gathers within a node whose hardware has
     measured times of it (``hardware.efficiency.gather``), and sends otherwise.
     """
+    redundant_experts: CountOrZero = 0
+    """With ``expert_parallel``, how many copies of much-used experts the devices hold besides all experts, in each
+    mixture layer, so that their loads are alike (EPLB). The devices divide experts and copies together.
+    """
     max_num_seqs: Sequences = 256
     """The most sequences in one step; null takes the default of the engine."""
     max_num_batched_tokens: StepTokens = 8192

@@ -159,7 +159,17 @@ would be 0.17 s. It was 0.141 s, and is 0.140 s with 4,457 blocks.
 
 Where engines have seats to spare, the p99 is that of prompts that the prefix cache does not have yet: the first 100
 of 1,200 to 9,000 requests. They were up to 45 % too late until steps without CUDA graphs had gaps between kernels
-([cost](cost.md)), and are within 11 % now, but for one run of Llama-2-7b (−26 %). The p99 of the runs with Qwen's
-models is still 24 to 29 % too short, and so is the p90 of two of them. Why their first tokens scatter more than
-those of other models is not known.
+([cost](cost.md)), and are within 11 % now, but for two runs. Request by request these two, Llama-2-7b (−26 %) and
+CodeLlama (−19 %), have about one request in a hundred whose first token comes 20 to 45 ms later than those around
+it, at all times of the run and often two or three in a row: 66 and 118 such pauses in 20 minutes. In two other runs
+of the same models there are 2 and 5. So the host of some runs paused, and the p99 shows it where more than one
+request in a hundred met a pause. The p99 of the runs with Qwen's models is 24 to 29 % too short, and so is the p90
+of two of them. They are not known request by request, so whether it is the same there is not known.
+
+The two runs of Mixtral-8x7B that are known request by request show what a new server takes: in the first ten
+seconds it stops about seven times for about a second, so that 40 to 50 requests wait, the longest 1.8 and 2.0 s. In
+all it is 32 and 27 s of waiting, 7 and 5 % of mean TTFT. Dense models have 0.2 to 6 s of it. vLLM's kernels of
+experts in 16 bits are Triton's, which are compiled at first use, and steps of whole prompts are not among those of
+its warm-up, which would explain it. This is not simulated, and TTFT of the first stage of the other runs of Mixtral
+is 5 to 15 % too short. A server that has run before has no such waits.
 """

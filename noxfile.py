@@ -47,8 +47,8 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Check the types of the package with strict rules."""
-    session.install("--no-compile", "-e", ".", *group("types"))
-    session.run("mypy", "--num-workers", "auto", *session.posargs)
+    session.install("--no-compile", *PROJECT["project"]["dependencies"], *group("types"))
+    session.run("mypy", "--num-workers", "auto", *session.posargs)  # it finds the package in this folder
 
 
 @nox.session
@@ -62,7 +62,9 @@ def wheel(session: nox.Session) -> None:
     hatchling = ("python", "-m", "hatchling", "build", "-t", "sdist", "-d", str(dist))
     session.run(*hatchling, env={"PYTHONPATH": builder})
     (archive,) = dist.glob("*.tar.gz")
-    session.run(*pip, "wheel", "--no-deps", "--wheel-dir", str(dist), str(archive))
+    # The builder has what the package asks for to be built, and no more, as an environment of pip's own would.
+    wheel_of = ("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(dist), str(archive))
+    session.run(*pip, *wheel_of, env={"PYTHONPATH": builder})
     (built,) = dist.glob("*.whl")
     _check_files(session, built)
     session.install("--no-compile", str(built))

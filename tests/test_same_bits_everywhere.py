@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import functools
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -79,18 +80,22 @@ def test_a_float_in_a_sum_of_the_package_is_found() -> None:
         eval("sum(x / 2 for x in [1, 2])", place)
 
 
+RUNS = ["drawn 0", "skewed mixture", "kernels"]
+
+
+@functools.cache
+def here() -> dict[str, Any]:
+    return everywhere.in_place(sys.executable, {}, RUNS)
+
+
 @pytest.mark.parametrize(
     "setting", ["NumPy without AVX2", "a math library without FMA", "BLAS for another processor"]
 )
 def test_another_processor_gives_the_same_draws_and_tables(setting: str) -> None:
-    runs = ["drawn 0", "skewed mixture", "kernels"]
-    here = everywhere.in_place(sys.executable, {}, runs)
-    assert (
-        everywhere.differences(here, everywhere.in_place(sys.executable, everywhere.SETTINGS[setting], runs))
-        == []
-    )
-    assert len(here) == 1 + len(runs)
-    assert not any("failed" in tables for tables in here.values())
+    there = everywhere.in_place(sys.executable, everywhere.SETTINGS[setting], RUNS)
+    assert everywhere.differences(here(), there) == []
+    assert len(here()) == 1 + len(RUNS)
+    assert not any("failed" in tables for tables in here().values())
 
 
 def test_a_difference_is_told_with_its_table_and_column() -> None:

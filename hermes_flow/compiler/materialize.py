@@ -264,11 +264,14 @@ class _Drawing:
         Those of the last decode before that a request takes (of the stage's own branch), or the request's.
         """
         prompt, answer = self.requests.input_tokens, self.requests.output_tokens
+        decode = self.graph.decode_of(instance.stage)
         for name, own in tasks.items():
             if name not in names or own.instance.stage.role != "answer":
                 continue
             prefill = prefill_of(own, tasks)
-            if prefill is None or own.instance.branch != self._branch(instance, own.instance):
+            # Of a decode's branches, an instance sees its own, and of another decode's the first.
+            branch = instance.branch if own.instance.stage is decode else 0
+            if prefill is None or own.instance.branch != branch:
                 continue
             written = 0 if own.written is None else own.written
             if own.taken is None:
@@ -277,10 +280,6 @@ class _Drawing:
                 prompt = np.where(own.taken, prefill.tokens - written, prompt)
                 answer = np.where(own.taken, own.tokens + written, answer)
         return prompt, answer
-
-    def _branch(self, instance: Instance, decode: Instance) -> int:
-        """Return which branch of a decode an instance sees: its own, or the first."""
-        return instance.branch if self.graph.decode_of(instance.stage) is decode.stage else 0
 
     def _taken(self, instance: Instance, tasks: Mapping[str, StageTasks]) -> Mask | None:
         options, key = instance.stage.options, instance.stage.key

@@ -70,6 +70,7 @@ class OwnConversations:
         self._lengths = {number: (np.array(one), np.array(two)) for number, (one, two) in lengths.items()}
         self._before: dict[int, NDArray[np.int64]] = {}
         self._first: dict[int, NDArray[np.int64]] = {}
+        self._left_by: dict[int, tuple[int, NDArray[np.bool_]]] = {}
 
     def chains(self, numbers: Sequence[int], prompt: Sequence[int]) -> LoneChains:
         """Return the chains of the tasks of a pool that serves the ops ``numbers`` and has these prompts."""
@@ -177,11 +178,19 @@ class OwnConversations:
         others = self._extenders.get(source, ())
         if number not in others:
             return np.zeros(self._requests, dtype=np.bool_)
-        free = np.ones(self._requests, dtype=np.bool_)
-        for other in others:
-            if other == number:
-                break
+        return ~self._left(source, others, others.index(number))
+
+    def _left(self, source: int, others: Sequence[int], end: int) -> NDArray[np.bool_]:
+        """Return for which requests one of the first ``end`` of ``others`` goes on from ``source``.
+
+        Conversations have hundreds of turns, so the answer for fewer of them is kept and continued.
+        """
+        known, left = self._left_by.get(source, (0, np.zeros(self._requests, dtype=np.bool_)))
+        if known > end:  # seldom: ops are mostly looked at in order
+            known, left = 0, np.zeros(self._requests, dtype=np.bool_)
+        for other in others[known:end]:
             taken = self._ops[other].taken
             begins = self._before_of(other) == source
-            free &= ~begins if taken is None else ~(begins & taken)
-        return free
+            left |= begins if taken is None else begins & taken
+        self._left_by[source] = (end, left)
+        return left

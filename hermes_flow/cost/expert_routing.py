@@ -92,9 +92,16 @@ def _largest_of(devices: int) -> float:
 
 
 def _chosen(experts: Experts) -> Floats:
-    """Return the probability of each expert to be chosen by a token."""
+    """Return the probability of each expert to be chosen by a token; they add up to the experts of a token.
+
+    Where popular ones would be chosen more than once, every token chooses them, and the others have what is left.
+    """
     popularity = power(np.arange(1, experts.count + 1), -experts.routing_skew)
-    chosen: Floats = np.minimum(1.0, experts.per_token * popularity / total(popularity))
+    always, left = 0, experts.per_token
+    while left and left * popularity[always] > total(popularity[always:]):
+        always, left = always + 1, left - 1
+    others = left * popularity[always:] / total(popularity[always:])
+    chosen: Floats = np.concatenate((np.ones(always), others)) if always else others
     return chosen
 
 

@@ -55,7 +55,16 @@ def test_uniform_routing_on_48_devices_by_hand() -> None:
     assert distinct[2] == pytest.approx(mean + largest * scatter, rel=1e-6)
 
 
-@given(st.floats(0.0, 0.6), st.integers(2, 6), st.integers(0, 5))
+@pytest.mark.parametrize("skew", [0.0, 0.6, 1.1, 2.0, 5.0])
+def test_all_rows_lie_on_some_expert_however_popular_one_is(skew: float) -> None:
+    tokens = np.array([0.0, 1.0, 1e6])
+    rows = rows_on_fullest(experts(12, 3, skew), tokens, 1)
+    assert rows.tolist() == [0.0, 3.0, 3e6]
+    two = rows_on_fullest(experts(12, 3, skew), np.array([1e9]), 2, 2)[0]  # the balanced halves
+    assert two * 2 >= 3e9 * (1 - 1e-9)
+
+
+@given(st.floats(0.0, 3.0), st.integers(2, 6), st.integers(0, 5))
 def test_copies_keep_the_load_and_the_fullest_has_no_less_than_the_mean(
     skew: float, devices: int, more: int
 ) -> None:

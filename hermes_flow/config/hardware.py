@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from hermes_flow.config.hardware_measurements import Efficiency, EnergyFit, EngineOverhead
-from hermes_flow.config.quantities import GB, USD, Count, GBPerSecond, PositiveGB, Range, Tera, Watts
+from hermes_flow.config.quantities import GB, USD, Count, Factor, GBPerSecond, PositiveGB, Range, Tera, Watts
 from hermes_flow.config.retrieval import RetrievalEfficiency
 from hermes_flow.program.quick_dataclass import dataclass
 
@@ -81,6 +81,10 @@ class Hardware:
     overheads_of: str | None = None
     """The entry of the engine's ``overheads`` that holds here. Null takes only the figures of the hardware's own key
     ``engine``.
+    """
+    launching: Factor = 1.0
+    """How long the host of this hardware takes to launch a kernel, as a multiple of that time on the hardware whose
+    overheads it has. It lengthens the launches of steps without CUDA graphs (``engine.eager``).
     """
     engine: EngineOverhead | None = None
     """What the serving engine adds to the kernels on this hardware. With ``overheads_of`` it may be left out, or it

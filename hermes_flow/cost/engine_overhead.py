@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -65,6 +65,15 @@ def waiting_us(
 def _launches_us(eager: EagerSteps, layers: LaunchedLayers) -> float:
     floor = layers.dense * eager.layer_us + layers.mixtures * eager.experts_us
     return floor + layers.latent * eager.latent_us + layers.delta_rule * eager.delta_rule_us
+
+
+def launching_in(engine: EngineOverhead, factor: float) -> EngineOverhead:
+    """Return the engine with ``factor`` times the launches of steps without CUDA graphs."""
+    eager = engine.eager
+    if eager is None or factor == 1.0:
+        return engine
+    names = ("layer_us", "experts_us", "latent_us", "delta_rule_us")
+    return replace(engine, eager=replace(eager, **{name: factor * getattr(eager, name) for name in names}))
 
 
 def added_share(eager: EagerSteps, layers: LaunchedLayers) -> float:

@@ -28,7 +28,7 @@ from hermes_flow.config.shape import (
 )
 from hermes_flow.cost.delta_rule import convolution_s, scan_costs, state_s
 from hermes_flow.cost.elementwise import check_gaps, elementwise_s
-from hermes_flow.cost.engine_overhead import sampler_us
+from hermes_flow.cost.engine_overhead import launching_in, sampler_us
 from hermes_flow.cost.expert_exchange import gathered_s, sent_s
 from hermes_flow.cost.expert_routing import on_fullest_device
 from hermes_flow.cost.kv import own_kv_bytes_per_token
@@ -64,7 +64,7 @@ class RooflineTables:
                 f"{self.operators.key}.engine", "null; the roofline needs the engine's overheads here"
             )
         check_gaps(engine, f"{self.operators.key}.engine")
-        self.engine: EngineOverhead = engine
+        self.engine: EngineOverhead = launching_in(engine, self.hardware.launching)
         self.small_launches = engine.layer_us is None  # else they are a part of it
         ranks = pipeline_ranks(self.model, deployment.pipeline_parallel)
         rank = ranks[-1]

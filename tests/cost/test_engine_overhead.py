@@ -210,6 +210,20 @@ def test_launching_latent_attention_takes_longer_on_tensorrt_llm() -> None:
     assert "latent" not in " ".join(other.provenance)
 
 
+def test_a_slower_host_launches_for_longer() -> None:
+    slow = dataclasses.replace(H100, launching=2.0)
+    cost, usual = roofline(LLAMA, slow, 1, 300), roofline(LLAMA, H100, 1, 300)
+    assert us(cost.tokens_ps[300]) == pytest.approx(2 * 32 * 350) == 2 * us(usual.tokens_ps[300])
+    assert "at least 700 µs a layer" in " ".join(cost.provenance)
+    assert cost.tokens_ps[2] == usual.tokens_ps[2]  # in a CUDA graph
+
+
+def test_hosts_of_b300_launch_by_their_clock() -> None:
+    b300, b200 = (hf.compose([f"hardware={name}"]).hardware for name in ("b300_sxm", "b200_sxm"))
+    assert (b300.launching, b200.launching) == (0.87, 1.0)
+    assert b300.engine.eager == b200.engine.eager
+
+
 def test_every_pipeline_stage_launches_its_layers_and_neither_drafts_nor_encoders_are_held_up() -> None:
     stage = roofline(LLAMA, H100, 1, 300, pipeline_parallel=2, part="upstream")
     assert us(stage.tokens_ps[300]) == pytest.approx(16 * 350)

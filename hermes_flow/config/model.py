@@ -116,6 +116,12 @@ class Experts:
     """True where a gate of one value for each token scales what the shared experts give."""
     latent_size: Width | None = None
     """The width to which hidden states are projected before the routed experts; null where they are not."""
+    groups: Count = 1
+    """The number of groups of experts (``n_group`` of a config.json): the first experts are the first group, and so
+    on. It counts where devices hold experts whole: tokens choose those of a group together.
+    """
+    groups_per_token: Count = 1
+    """The number of groups from which the experts of one token come (``topk_group``). That of all groups: any."""
     routing_skew: Exponent = 0.6
     """How unevenly tokens choose experts: the i-th most popular one is chosen in proportion to 1 / i^routing_skew. 0
     stands for experts that are chosen alike often, and for engines that spread copies of popular ones (EPLB).

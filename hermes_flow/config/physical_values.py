@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from hermes_flow.config.convert import child, convert_value, field_types, number_type
+from hermes_flow.config.model import Experts
 from hermes_flow.config.quick_values import OTHER, Take, take
 from hermes_flow.config.schema import Model
 from hermes_flow.errors import ConfigError, did_you_mean
@@ -160,6 +161,19 @@ def _modules(model: Model) -> list[str]:
     return names
 
 
+def _check_groups(experts: Experts, key: str, found: list[str]) -> None:
+    groups, chosen = experts.groups, experts.groups_per_token
+    if experts.count % groups:
+        found.append(f"{key}.groups: {groups} does not divide the {experts.count} experts")
+    elif chosen > groups:
+        found.append(f"{key}.groups_per_token: {chosen} is above groups ({groups})")
+    elif chosen * (experts.count // groups) < experts.per_token <= experts.count:
+        found.append(
+            f"{key}.groups_per_token: {chosen} groups of {experts.count // groups} experts have fewer than "
+            f"per_token ({experts.per_token})"
+        )
+
+
 def check_model(model: Model, key: str, problems: list[str]) -> None:
     """Append the impossible values of the model by itself."""
     found: list[str] = []
@@ -171,6 +185,7 @@ def check_model(model: Model, key: str, problems: list[str]) -> None:
         ):
             if getattr(experts, name) > most:
                 found.append(f"{key}.experts.{name}: {getattr(experts, name)} is above {limit} ({most})")
+        _check_groups(experts, f"{key}.experts", found)
     window, kept = model.sliding_window, model.precision.unquantized_layers
     if window is not None and window.layers > model.layers:
         found.append(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from hermes_flow.config.schema import Experts, Precision
 from hermes_flow.config.shape import BYTES
 from hermes_flow.cost.across_nodes import EXCHANGE_US
+from hermes_flow.cost.expert_groups import devices_reached, limited
 from hermes_flow.cost.operators import Floats
 from hermes_flow.errors import ConfigError
 from hermes_flow.program.same_bits import whole_power
@@ -40,7 +41,12 @@ def sent_s(tables: RooflineTables, experts: Experts, tokens: Floats) -> Floats:
     """
     group, chosen = tables.deployment.expert_group, experts.per_token
     nodes = tables.deployment.across(group)
-    places = chosen if nodes is not None else group * (1.0 - whole_power(1.0 - 1.0 / group, chosen))
+    if nodes is not None:
+        places = float(chosen)
+    elif limited(experts) and not tables.deployment.redundant_experts:
+        places = devices_reached(experts, group)
+    else:
+        places = group * (1.0 - whole_power(1.0 - 1.0 / group, chosen))
     copies = tokens / tables.tensor_parallel * places * tables.model.hidden_size
     dispatch = tables.operators.all_to_all(copies * BYTES[tables.compute], group, nodes)
     return dispatch + tables.operators.all_to_all(copies * BYTES["bf16"], group, nodes)

@@ -8,6 +8,7 @@ from statistics import NormalDist
 import numpy as np
 
 from hermes_flow.config.schema import Experts
+from hermes_flow.cost.expert_groups import distinct_ratio, row_ratio
 from hermes_flow.cost.operators import Floats
 from hermes_flow.cost.redundant_experts import copies_of, fullest_load
 from hermes_flow.program.same_bits import DIGITS, log1p, mean, power, total
@@ -33,7 +34,8 @@ def on_fullest_device(
     Experts are held whole, the same number of them by each of ``devices``, and popular ones lie anywhere. All devices
     wait for the one with the largest share. An expert is drawn or not, so the number of a device's drawn ones
     scatters as a sum of such values without replacement, whatever the chance of each of them. With ``redundant``
-    copies a load balancer says where all lie (``redundant_experts``).
+    copies a load balancer says where all lie (``redundant_experts``), and groups are torn apart. Without, tokens
+    choose the experts of a group together (``expert_groups``).
     """
     rows = rows_on_fullest(experts, tokens, devices, redundant)
     distinct = distinct_experts(experts, tokens, redundant) / devices
@@ -43,6 +45,8 @@ def on_fullest_device(
     held = copies / devices
     share = distinct / held
     scatter = _draws(copies, devices) * share * (1.0 - share)
+    if not redundant:
+        scatter = scatter * distinct_ratio(experts, tokens, devices)
     return rows, np.minimum(distinct + _largest_of(devices) * np.sqrt(scatter), held)
 
 
@@ -63,6 +67,7 @@ def rows_on_fullest(experts: Experts, tokens: Floats, devices: int, redundant: i
         scatter = _draws(len(copies), devices) * mean(copies * (1.0 - copies)) * tokens
         balanced: Floats = tokens * fullest_load(copies, devices) + _largest_of(devices) * np.sqrt(scatter)
         return balanced
+    by_chance *= row_ratio(experts, devices)
     scatter = _draws(experts.count, devices) * (popular * tokens**2 + by_chance * tokens)
     beside_the_first = (experts.count / devices - 1.0) * mean(chosen[1:])  # on its device
     most: Floats = np.maximum(

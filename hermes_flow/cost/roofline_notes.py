@@ -12,6 +12,7 @@ from hermes_flow.config.shape import routed_gemms
 from hermes_flow.cost.engine_kernels import kernel_words
 from hermes_flow.cost.engine_overhead import engine_terms
 from hermes_flow.cost.expert_exchange import exchange_notes
+from hermes_flow.cost.expert_groups import limited
 from hermes_flow.cost.expert_routing import rows_on_fullest
 from hermes_flow.cost.precision import precision_notes
 from hermes_flow.cost.router import wide_peak
@@ -142,6 +143,9 @@ def _expert_notes(tables: RooflineTables) -> list[str]:
         share = rows_on_fullest(experts, many, group, redundant)[0] * group / experts.per_token / many[0]
         routing = f"chosen as 1 / i^{skew:g}" if skew else routing
         routing += f", so that the fullest has {share:.2f} times the mean rows of many tokens"
+    if limited(experts):
+        routing += f", from {experts.groups_per_token} of {experts.groups} groups"
+        routing += " that copies tear apart" * bool(redundant)
     of = f"{experts.count} and {redundant} copies laid out by load" if redundant else f"{experts.count}"
     held = f"experts: {(experts.count + redundant) // group} of {of} on each of {group} devices, {routing}"
     return [held, *exchange_notes(tables)]

@@ -204,6 +204,22 @@ def test_a_model_that_cannot_be_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
+    ("groups", "chosen", "problem"),
+    [
+        (3, 1, "groups: 3 does not divide the 8 experts"),
+        (4, 5, "groups_per_token: 5 is above groups (4)"),
+        (8, 1, "groups_per_token: 1 groups of 1 experts have fewer than per_token (2)"),
+    ],
+)
+def test_groups_in_which_a_token_cannot_choose_are_refused(groups: int, chosen: int, problem: str) -> None:
+    mixtral = config("workload.requests=5", "model=mixtral_8x7b").model
+    assert mixtral.experts is not None
+    experts = dataclasses.replace(mixtral.experts, groups=groups, groups_per_token=chosen)
+    broken = with_pool("llm", model=dataclasses.replace(mixtral, experts=experts), tensor_parallel=2)
+    assert problems_of(broken) == [f"cluster.pools.llm.model.experts.{problem}"]
+
+
+@pytest.mark.parametrize(
     ("stages", "problems"),
     [
         (

@@ -111,9 +111,21 @@ def experts_of(source: Source, family: Family, mlps: MLPs) -> dict[str, Any] | N
         "shared_intermediate_size": each,
         "shared_gate": family.shared_gate and shared > 0,
         "latent_size": source.get("moe_latent_size"),
+        **_groups(source),
         # vLLM and SGLang keep the router of MiniMax M2 in fp32, whatever the checkpoint says
         "router_precision": "fp32" if source.get("model_type") == "minimax_m2" else "bf16",
     }
+
+
+def _groups(source: Source) -> dict[str, int]:
+    """Return the groups of experts, and from how many of them a token chooses: from any with ``greedy``."""
+    groups, chosen = (
+        source.integer("n_group", "num_expert_group", default=1),
+        source.integer("topk_group", default=1),
+    )
+    if source.get("topk_method") == "greedy":
+        groups = chosen = 1
+    return {"groups": groups, "groups_per_token": chosen}
 
 
 def _dense_width(source: Source) -> int:

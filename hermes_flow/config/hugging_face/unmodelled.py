@@ -30,10 +30,10 @@ _HARMLESS = frozenset(
     (
         *("attention_head_dim", "block_dim", "block_ff_dim", "chunk_size", "ep_size", "experts_per_token"),
         *("full_attention_interval", "head_dim", "intermediate_size", "laurel_rank", "mamba_chunk_size"),
-        *("mamba_expand", "max_window_layers", "mtp_num_hidden_layers", "mtp_transformer_layers", "n_group"),
+        *("mamba_expand", "max_window_layers", "mtp_num_hidden_layers", "mtp_transformer_layers"),
         *("no_rope_layer_interval", "num_beam_groups", "num_beams", "num_labels", "num_logits_to_keep"),
         *("num_mtp_modules", "num_nextn_predict_layers", "num_return_sequences", "qk_head_dim", "rotary_dim"),
-        *("sliding_window_size", "time_step_rank", "topk_group", "vocab_size_per_layer_input"),
+        *("sliding_window_size", "time_step_rank", "vocab_size_per_layer_input"),
     )
 )
 _SHAPE = re.compile(r"expert|share|layer|dim|size|rank|head|inter|hidden|width|depth|num_")

@@ -95,6 +95,18 @@ def test_latent_attention_shared_experts_and_dense_layers_of_deepseek_are_read(t
     assert model.precision.weights == model.precision.activations == "fp8"
 
 
+@pytest.mark.parametrize(
+    ("changes", "groups"),
+    [({}, (8, 4)), ({"n_group": None, "topk_group": None}, (1, 1)), ({"topk_method": "greedy"}, (1, 1))],
+)
+def test_groups_of_experts_are_read(
+    tmp_path: Path, changes: dict[str, str | None], groups: tuple[int, int]
+) -> None:
+    experts = model_of(written(tmp_path, DEEPSEEK_V3, **changes)).experts
+    assert experts is not None
+    assert (experts.groups, experts.groups_per_token) == groups
+
+
 def test_a_query_that_is_not_compressed_has_one_matrix(tmp_path: Path) -> None:
     compressed = model_of(written(tmp_path, DEEPSEEK_V3))
     plain = model_of(written(tmp_path, DEEPSEEK_V3, q_lora_rank=None))

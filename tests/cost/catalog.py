@@ -31,7 +31,9 @@ def model(name: str, **changes: Any) -> Model:
 def alike(mixture: Model) -> Model:
     """The model with experts that tokens choose alike often."""
     assert mixture.experts is not None
-    return dataclasses.replace(mixture, experts=dataclasses.replace(mixture.experts, routing_skew=0.0))
+    return dataclasses.replace(
+        mixture, experts=dataclasses.replace(mixture.experts, routing_skew=0.0, groups=1, groups_per_token=1)
+    )
 
 
 def hardware(name: str, **changes: Any) -> Hardware:

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 from cost.by_hand import H100, gemm_us, us
-from cost.catalog import deployment, hardware, model, roofline, roofline_model
+from cost.catalog import alike, deployment, hardware, model, roofline, roofline_model
 
 import hermes_flow as hf
 from hermes_flow.cost.across_nodes import NodeLinks
@@ -56,7 +56,7 @@ def test_exchanges_take_what_deepep_published(devices: int) -> None:
 
 
 def test_an_exchange_sends_the_share_of_other_nodes() -> None:
-    deepseek = model("deepseek_v3")
+    deepseek = alike(model("deepseek_v3"))
     near = roofline(deepseek, H100, data_parallel=16, expert_parallel=True)
     far = roofline(deepseek, H100, data_parallel=16, expert_parallel=True, nodes=NODES)
     sent = 10 * 8 * 7168  # values of ten tokens

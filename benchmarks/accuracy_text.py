@@ -11,15 +11,17 @@ sign. `python -m benchmarks.accuracy` writes the whole page, and `nox -s validat
 simulator gives today. [Validate](validate.md) compares runs of your own, and [cost](cost.md) explains where the
 constants come from.
 
-All runs are replayed with the constants of the catalog. There is one set per accelerator and engine and none per run.
-(Two rows are exceptions; they say so, and no mean counts them.) These constants are fitted to serving runs: the
+All runs are replayed with the constants of the catalog. There is one set per accelerator and engine and none per
+run. (Two rows are exceptions; they say so, and no mean counts them.) These constants are fitted to serving runs: the
 engine and the decode attention of the H100 (to the 27 runs of vLLM 0.15 below), and one constant of the host of the
-RTX PRO 6000s. Two things are fitted to the other benchmark runs: the launches of prompts of SGLang and TensorRT-LLM
-in layers of experts (first tokens of 134 runs with prompts of 1,024 tokens), and the rate of norms and activations of
-vLLM on B200 (first tokens of 64 runs with prompts of 8,192 tokens). The rows of these runs have what is fitted
-without the row's model. TensorRT-LLM's own kernels are fitted to operator tables and to no run. Two decisions were
-made after a look at the runs of H200 and B200: other GPUs have the engine of the H100, and all-reduces of large
-messages wait longer on B200, and with TensorRT-LLM on H100 and H200 as well.
+RTX PRO 6000s. Two things are fitted to the other benchmark runs: the launches of prompts in layers of experts (first
+tokens of 134 runs of SGLang and TensorRT-LLM and of 62 of vLLM, nearly all with prompts of 1,024 tokens), and the
+rate of norms and activations of vLLM on B200 (first tokens of 64 runs with prompts of 8,192 tokens). The rows of
+these runs have what is fitted without the row's model. TensorRT-LLM's own kernels are fitted to operator tables and
+to no run. Four decisions were made after a look at the runs of H200 and B200: other GPUs have the engine of the
+H100, all-reduces of large messages wait longer on B200, and with TensorRT-LLM on H100 and H200 as well, experts in
+Triton have launches of their own with vLLM, and SGLang up to 0.5.9 has the measured step of its all-reduces for
+Qwen3.5.
 """
 
 HEADLINE = """
@@ -30,14 +32,16 @@ these runs begin with a prefix that the cache holds.
 """
 
 COMPUTED = """
-Prompts of the other benchmark runs are computed in full. The launches of SGLang and TensorRT-LLM in layers of
-experts, and vLLM's norms and activations on B200, are fitted to such runs; here they are those that are fitted to the
-other models. (The last table of this page has launches as fitted to the other GPU.) These are medians of the sizes of
-the errors where the method of a run is published. Those of B300 come first. It has the constants of B200, whose
-architecture it shares: no kernel of it was measured, and none of its runs was looked at before they were simulated.
-After a look at those of SGLang, 14 runs of DeepSeek have the products that their script asks for and prompts as long
-as the server read them, and six runs of Qwen3.5 are compared no more, because they have the layout of a configuration
-that drafts tokens. Their TPOT was 12.5 % off before, and their TTFT 36.4 %. Other changes of that day are in it, too.
+Prompts of the other benchmark runs are computed in full. The launches of layers of experts, and vLLM's norms and
+activations on B200, are fitted to such runs; here they are those that are fitted to the other models. (The last
+table of this page has launches as fitted to the other GPU.) These are medians of the sizes of the errors where the
+method of a run is published. Those of B300 come first. It has the constants of B200, whose architecture it shares,
+and its hosts launch kernels by their clock (`hardware.launching`): no kernel of it was measured. None of its runs
+was looked at before they were first simulated. Three things were done after a look at them: that its hosts may be
+faster was looked for; 14 runs of DeepSeek with SGLang have the products that their script asks for and prompts as
+long as the server read them; and six runs of Qwen3.5 are compared no more, because they have the layout of a
+configuration that drafts tokens. Before the last two, TPOT of SGLang's runs was 12.5 % off, and TTFT 36.4 %. Other
+changes of that day are in it, too.
 """
 
 NOT_FITTED = """

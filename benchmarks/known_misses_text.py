@@ -108,18 +108,18 @@ B200, which nothing is fitted to, became 7 % longer where prefill and decode sha
 DeepSeek). It is now 3 % too long (median of 15 runs; −19 to +15 %). SGLang's prompts go to a rank that is drawn at
 random, so that some ranks have several prompts while the others wait for them.
 
-Over 219 runs with prefill and decode apart, the median time per token of a model with one engine on one GPU is 0.9
-to 1.3 times as long as simulated. DeepSeek on H100 takes up to 1.8 times as long. Two things are not simulated: ranks
-are padded to the longest one, and their logits are gathered. Both are small: 128 tokens more to gather take about 10
-µs in each layer.
+Over 222 runs with prefill and decode apart, the median time per token of a model with one engine on one GPU is 0.9
+to 1.2 times as long as simulated. Single runs of DeepSeek on H100 take up to 1.7 times as long. Two things are not
+simulated: ranks are padded to the longest one, and their logits are gathered. Both are small: 128 tokens more to
+gather take about 10 µs in each layer.
 
 This run is one of those from which the error bar of this kind is made ([error bars](error_bars.md)). The bar holds
 four of five of them. It holds the time per token of InferenceMAX's run of the same layout and engine, but not the
-30.6 ms of TensorRT-LLM, and not the 51.1 ms of this run: no other run of this kind is as far off. Times to the first token of these runs are wrong by factors of up
-to 24. Most of the large errors are explained: recipes of TensorRT-LLM have seats to decode for half or two thirds of
-the users, and the others wait until an answer ends. Prompts of 8,192 tokens on SGLang on B200 wait for FlashInfer's
-products in fp8, as here: 9.7 s with 64 users on four clients that decode (simulated 10.0 s, and 4.5 s with
-DeepGEMM's).
+30.6 ms of TensorRT-LLM, and not the 51.1 ms of this run: no other run of this kind is as far off. Times to the
+first token of these runs are wrong by factors of up to 42. Most of the large errors are explained: recipes of
+TensorRT-LLM have seats to decode for half or two thirds of the users, and the others wait until an answer ends.
+Prompts of 8,192 tokens on SGLang on B200 wait for FlashInfer's products in fp8, as here: 9.7 s with 64 users on
+four clients that decode (simulated 10.0 s, and 4.5 s with DeepGEMM's).
 
 This table has the parts of a decode step with the sequences that decode at a time, and the most that anything
 published says of a part. KV of a prompt is 0.29 GB in fp8, and its transfer takes 3 ms of a TTFT of seconds. At

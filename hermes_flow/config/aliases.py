@@ -37,6 +37,7 @@ _NAMES: dict[str, str] = {
     "model.experts.intermediate_size": "moe_intermediate_size",
     "model.experts.shared": "n_shared_experts num_shared_experts",
     "model.experts.dense_layers": "first_k_dense_replace",
+    "model.experts.routing_skew": "routing_skew",
     "model.experts.groups": "n_group num_expert_group",
     "model.experts.groups_per_token": "topk_group",
     "model.sampling": "top_p top_k repetition_penalty temperature",

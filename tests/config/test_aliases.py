@@ -22,6 +22,7 @@ from hermes_flow.errors import ConfigError, nearest
             "cluster.pools.llm.kv_cache_dtype=fp8",
             "it is called cluster.pools.llm.model.precision.kv_cache here",
         ),
+        ("hardware.engine.routing_skew=0.3", "it is called model.experts.routing_skew here"),
         ("gpu=h100", "it is called hardware here"),
         ("num_prompts=10", "it is called workload.requests here"),
         ("hardware=H100", "there is no 'H100'; did you mean 'h100_sxm'?"),

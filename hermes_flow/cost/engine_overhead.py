@@ -12,6 +12,9 @@ from hermes_flow.config.shape import whole
 from hermes_flow.cost.operators import Floats
 from hermes_flow.cost.small_kernels import kernels_of
 
+# of steps without CUDA graphs
+_LAUNCHES = ("layer_us", "experts_us", "triton_us", "latent_us", "delta_rule_us")
+
 
 def sampler_us(sampler: Sampler, model: Model, rows: Floats) -> Floats:
     """Return the µs of drawing a token for each of ``rows`` sequences, as the model's requests sample."""
@@ -72,8 +75,8 @@ def launching_in(engine: EngineOverhead, factor: float) -> EngineOverhead:
     eager = engine.eager
     if eager is None or factor == 1.0:
         return engine
-    names = ("layer_us", "experts_us", "latent_us", "delta_rule_us")
-    return replace(engine, eager=replace(eager, **{name: factor * getattr(eager, name) for name in names}))
+    launches = {name: factor * us for name in _LAUNCHES if (us := getattr(eager, name)) is not None}
+    return replace(engine, eager=replace(eager, **launches))
 
 
 def added_share(eager: EagerSteps, layers: LaunchedLayers) -> float:

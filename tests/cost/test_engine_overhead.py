@@ -16,7 +16,8 @@ from cost.by_hand import gemm_us, llama_layer_us, us
 from cost.catalog import deployment, hardware, model, roofline, roofline_model
 
 import hermes_flow as hf
-from hermes_flow.config.schema import EngineOverhead, Hardware, Sampling, Speculative
+from hermes_flow.config.schema import EagerSteps, EngineOverhead, Hardware, Sampling, Speculative
+from hermes_flow.cost.engine_overhead import launching_in
 
 H100 = hardware("h100_sxm")
 LLAMA = model("llama3_8b")
@@ -216,6 +217,17 @@ def test_a_slower_host_launches_for_longer() -> None:
     assert us(cost.tokens_ps[300]) == pytest.approx(2 * 32 * 350) == 2 * us(usual.tokens_ps[300])
     assert "at least 700 µs a layer" in " ".join(cost.provenance)
     assert cost.tokens_ps[2] == usual.tokens_ps[2]  # in a CUDA graph
+    in_triton = roofline(model("mixtral_8x7b"), slow, 2, 600)
+    assert us(in_triton.tokens_ps[600]) == pytest.approx(2 * 32 * 1540)
+
+
+def test_a_slower_host_lengthens_all_launches_and_no_gap() -> None:
+    names = [each.name for each in dataclasses.fields(EagerSteps) if each.name.endswith("_us")]
+    eager = EagerSteps(above_tokens=1, above_per_sequence=1, **dict.fromkeys(names, 100.0))
+    engine = with_engine(eager=eager).engine
+    assert engine is not None
+    found = launching_in(engine, 1.5).eager
+    assert found == dataclasses.replace(eager, **{name: 150.0 for name in names if name != "gap_us"})
 
 
 def test_hosts_of_b300_launch_by_their_clock() -> None:

@@ -108,7 +108,7 @@ def test_it_agrees_with_the_naive_simulator_exactly(seed: int, tmp_path: Path) -
 
 
 def agree(pool: dict[str, Any], rows: list[dict[str, Any]], folder: Path) -> None:
-    """Compare a run with the naive simulator's; where its requests wait for each other for ever, a message says so."""
+    """Compare a run with the naive simulator's; if its requests wait for each other for ever, a message says so."""
     unit = None if pool["context_chunking_policy"] == "none" else pool["block_size"]
     oracle = by_the_rules(pool, rows, unit)
     if all(one.done for one in oracle.requests):

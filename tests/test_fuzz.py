@@ -69,7 +69,23 @@ def test_an_override_without_a_key_says_what_is_expected(override: str) -> None:
         hf.compose([override])
 
 
-@pytest.mark.parametrize("entries", ["7", "[a, [b]]", "[{slo: [a, [b]]}]", "[{slo: 3}]"])
+def test_a_factor_beyond_every_float_says_what_is_expected() -> None:
+    """The fuzz found this: a traceback, as the number was taken for a percentage."""
+    key = "hardware.efficiency.gemm.fp8.quantize"
+    with pytest.raises(hf.HermesFlowError, match=rf"{key}: a number of 401 digits is out of range; expected"):
+        hf.compose([f"{key}={10**400}"])
+
+
+def test_a_stage_of_an_unknown_outcome_of_a_route_by_load_is_named() -> None:
+    """The fuzz found this: a traceback of the compiler."""
+    config = hf.compose(["pipeline=routed_by_load", "pipeline.stages.ask_large.route.model=lage"])
+    with pytest.raises(
+        hf.CompileError, match=r"ask_large.route.model: it has no outcome 'lage'; did you mean"
+    ):
+        hf.compile(config)
+
+
+@pytest.mark.parametrize("entries", ["7", "[a, [b]]", "[{slo: [a, [b]]}]", "[{slo: 3}]", "[{1: 2}]"])
 def test_a_defaults_list_that_cannot_be_read_names_its_file(entries: str, tmp_path: Path) -> None:
     (tmp_path / "slo").mkdir()
     (tmp_path / "slo" / "mine.yaml").write_text(f"defaults: {entries}\nname: mine\n")

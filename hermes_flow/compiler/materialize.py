@@ -62,9 +62,10 @@ def materialize(graph: Graph, requests: Requests, seed: int, problems: list[str]
     return tasks
 
 
-def _numbered(graph: Graph, name: str, outcome: str) -> tuple[int, int]:
-    """Return a route by load and its outcome as numbers."""
-    return list(graph.load_routes).index(name), graph.load_routes[name].outcomes.index(outcome)
+def _numbered(graph: Graph, name: str, outcome: str) -> tuple[int, int] | None:
+    """Return a route by load and its outcome as numbers; None for an unknown outcome, which the check names."""
+    outcomes = graph.load_routes[name].outcomes
+    return (list(graph.load_routes).index(name), outcomes.index(outcome)) if outcome in outcomes else None
 
 
 def _goes_on_from_a_mistake(instance: Instance, tasks: Mapping[str, StageTasks]) -> bool:

@@ -148,7 +148,10 @@ class Files(ConfigRepository):
             listed = OmegaConf.create({"defaults": entries})
             defaults = self._extract_defaults_list(config_path, listed)
             return self._create_defaults_list(config_path, defaults)
-        except (ValueError, TypeError, AttributeError, HydraException, OmegaConfBaseException) as error:
+        except (
+            *(AssertionError, AttributeError, TypeError, ValueError),
+            *(HydraException, OmegaConfBaseException),
+        ) as error:
             raise HermesFlowError(
                 f"{config_path}.yaml: its defaults list cannot be read; expected entries as in '- GROUP: NAME' or "
                 "'- NAME', with texts as names"

@@ -65,7 +65,7 @@ class Range:
 
     def _as_share(self, percent: float) -> str:
         """Return a text with the share that ``percent`` may have meant, "" where it is none of this range."""
-        if self.high != 1 or not self.holds(percent / 100):
+        if self.high != 1 or percent > 100 or not self.holds(percent / 100):
             return ""
         return f"; {percent:g} % is {percent / 100:g}"
 

@@ -42,6 +42,27 @@ def test_who_gives_up_in_the_last_step_has_wasted_the_whole_answer(layout: tuple
     assert given_up.stages["energy_j"].sum() == pytest.approx(row["energy_j"])
 
 
+@pytest.mark.parametrize(
+    ("timeout_s", "look_ahead", "answer"), [(2.005, 1, 202), (2.005, 0, 201), (0.018, 1, 3), (0.018, 0, 2)]
+)
+@pytest.mark.parametrize("policy", ["fcfs", "priority"])
+def test_the_tokens_of_all_steps_that_ran_for_one_who_gave_up_are_wasted(
+    policy: str, timeout_s: float, look_ahead: int, answer: int
+) -> None:
+    """Each step takes 10 ms, and with look-ahead that after the step in progress is planned already."""
+    pool = "cluster.pools.llm"
+    overrides = [*ONE, "workload.output_tokens=500", "cost=affine", "cost.fixed_us=10000"]
+    overrides += ["cost.per_token_us=0", "cost.per_context_us=0", f"workload.timeout_s={timeout_s}"]
+    run = result(*overrides, f"{pool}.scheduling_policy={policy}", f"{pool}.lookahead={look_ahead}")
+    assert run.clients.filter(run.clients["pool"] == "llm")["steps"].sum() == answer
+    assert run.requests["wasted_tokens"].to_list() == [1000 + answer]
+    failing = f"{pool}.failures={{events: [{{at_s: {run.requests['arrival_s'][0] + timeout_s + 0.001}, client: 0}}]}}"
+    failed = result(
+        *overrides, f"{pool}.scheduling_policy={policy}", f"{pool}.lookahead={look_ahead}", failing
+    )
+    assert failed.requests["wasted_tokens"].to_list() == [1000 + int(timeout_s * 100)]
+
+
 def test_who_gives_up_while_a_prompt_is_computed_apart_has_wasted_it() -> None:
     overrides = [*ONE, "workload.output_tokens=20", "cluster=disaggregated"]
     ttft_s = result(*overrides).requests["ttft_s"][0]

@@ -139,10 +139,10 @@ class DecidingClient(DecidingLoop):
         self._advance(now_ns * PS_PER_NS)
         self._stopped_ps = (now_ns + 1) * PS_PER_NS
         cuts = self.tasks.cuts
-        for task, noted_ns in self._cut:  # taken back, and in a step that is in progress
+        for task, noted_ns, token_ps, coming in self._cut:  # taken back, and in a step that is in progress
             computed, answer, end_ns = cuts.get(task, (0, 0, 0))
             if end_ns == noted_ns > now_ns:
-                late = self.tasks.finish_ps[task] >= self._stopped_ps
+                late = coming + (token_ps >= self._stopped_ps)
                 cuts[task] = (computed, max(0, answer - late), now_ns)
         for task in self._leaving & self._sequences.keys():
             self.tasks.cut_short(task, self.progress(task), now_ns)

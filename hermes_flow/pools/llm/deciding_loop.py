@@ -87,7 +87,9 @@ class DecidingLoop(PoolClient):
         self._twice_pairs = 0
         self._load: CountedLoad | None = None
         self._leaving: set[int] = set()  # tasks that were taken back, and that the scheduler still has
-        self._cut: list[tuple[int, int]] = []  # tasks that were taken back, and when their last step ends
+        # Tasks that were taken back, the end of their last step in ns, that of their last token but for one that is
+        # coming in this step, and whether there is such a one
+        self._cut: list[tuple[int, int, int, bool]] = []
         self._cancelled: list[DecidedSequence] = []  # those of them that end with the next result
 
     def _advance(self, until_ps: int) -> None:
@@ -132,13 +134,24 @@ class DecidingLoop(PoolClient):
         if self._scheduler.withdraw(sequence):
             sequence.finished = True
             if sequence.computed:  # it ran
-                self._note_cut(task, sequence.prompt_done, sequence.out, self.tail_ps)
+                coming = self._coming(sequence)
+                self._note_cut(sequence, sequence.prompt_done, self.tail_ps, coming)
             elif sequence.out:  # it was thrown out
-                self._note_cut(task, sequence.prompt, sequence.out, sequence.delivered_ps)
+                self._note_cut(sequence, sequence.prompt, sequence.delivered_ps)
             del self._sequences[task]
             self._leaving.discard(task)
         elif self._scheduler.cancels:
             self._cancelled.append(sequence)
+
+    def _coming(self, sequence: DecidedSequence) -> bool:
+        """Return whether the step in flight, whose result is not delivered yet, writes a token of a sequence."""
+        step = self._in_flight
+        if step is None or not sequence.in_flight:
+            return False
+        if any(prefill.last and prefill.sequence is sequence for prefill in step.prefills):
+            return True
+        decodes = zip(step.decodes, step.retractions, strict=True)
+        return any(one is sequence and retractions == one.retractions for one, retractions in decodes)
 
     def _decide(self, now_ps: int) -> None:
         """Decide the next step and deliver the result that is due after that."""
@@ -246,7 +259,7 @@ class DecidingLoop(PoolClient):
         """Let a sequence be over, and free what it holds."""
         task = sequence.task
         if task in self._leaving:
-            self._note_cut(task, sequence.prompt_done, sequence.out, end_ps)
+            self._note_cut(sequence, sequence.prompt_done, end_ps)
         sequence.finished = True
         self.tasks.finish_ps[task] = end_ps
         self._free(sequence)
@@ -255,10 +268,14 @@ class DecidingLoop(PoolClient):
         if self._notify and task not in self._leaving:
             self._outbox.ends.append((end_ps, task))
 
-    def _note_cut(self, task: int, computed: int, answer: int, end_ps: int) -> None:
-        """Note what was done of a task that was taken back, by the step that ends at ``end_ps``."""
-        self.tasks.cuts[task] = (computed, answer, end_ps // PS_PER_NS)
-        self._cut.append((task, end_ps // PS_PER_NS))
+    def _note_cut(self, sequence: DecidedSequence, computed: int, end_ps: int, coming: bool = False) -> None:
+        """Note what was done of a task that was taken back, by the step that ends at ``end_ps``.
+
+        This step writes another token of it where one is ``coming``.
+        """
+        task, end_ns = sequence.task, end_ps // PS_PER_NS
+        self.tasks.cuts[task] = (computed, sequence.out + coming, end_ns)
+        self._cut.append((task, end_ns, sequence.delivered_ps, coming))
 
     def _free(self, sequence: DecidedSequence) -> None:
         """Free what a sequence that is over holds."""

@@ -63,7 +63,8 @@ def parse_flags(command: str | Sequence[str], short: Mapping[str, str]) -> Flags
         name, given, value = word.partition("=")
         if name[:2] in short and re.fullmatch(r"-[A-Z][0-9]+", name):  # -O3
             name, given, value = name[:2], "=", name[2:]
-        name = short.get(name, name)
+        base, dot, part = name.partition(".")  # -sc.method
+        name = short.get(base, base) + dot + part
         name = "--" + name.lstrip("-").replace("_", "-")
         if given:
             values[name] = value
@@ -75,15 +76,21 @@ def parse_flags(command: str | Sequence[str], short: Mapping[str, str]) -> Flags
     return Flags(values, tuple(alone), environment)
 
 
-def flags_of_mapping(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str | bool]:
-    """Return a mapping of settings, as a YAML file has it, as flags; what is nested is joined by dots."""
+def flags_of_mapping(
+    settings: Mapping[str, Any], short: Mapping[str, str], prefix: str = ""
+) -> dict[str, str | bool]:
+    """Return a mapping of settings, as a YAML file has it, as flags; what is nested is joined by dots.
+
+    ``short`` gives the long form of short names, as SGLang's ``tp: 4``. A setting of null stays, as ``null``.
+    """
     found: dict[str, str | bool] = {}
     for name, value in settings.items():
         flag = f"{prefix}{name}".replace("_", "-")
         if isinstance(value, Mapping):
-            found |= flags_of_mapping(value, f"{flag}.")
-        elif value is not None:
-            found[f"--{flag}"] = value if isinstance(value, bool) else str(value)
+            found |= flags_of_mapping(value, short, f"{flag}.")
+            continue
+        name = short.get(f"--{flag}", short.get(f"-{flag}", f"--{flag}"))
+        found[name] = value if isinstance(value, bool) else "null" if value is None else str(value)
     return found
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from hermes_flow.config.documents import DocumentError, read_yaml
+from hermes_flow.config.documents import DocumentError, read_json, read_yaml
 from hermes_flow.config.folders import config_folder
 from hermes_flow.deployments.exchange import leave_out_exchange
 from hermes_flow.deployments.expert_backend import read_backend
@@ -16,7 +16,7 @@ from hermes_flow.deployments.flags import Flags, flags_of_mapping, parse_flags
 from hermes_flow.deployments.host_memory import gather_host_memory
 from hermes_flow.deployments.models import catalog_entry, model_overrides
 from hermes_flow.deployments.ranks import divide_ranks
-from hermes_flow.deployments.settings import Dialect, text_of
+from hermes_flow.deployments.settings import ONLINE, Dialect, Value, is_off, text_of
 from hermes_flow.deployments.sglang import SGLANG
 from hermes_flow.deployments.sglang_states import read_states
 from hermes_flow.deployments.tensorrt_llm import TENSORRT_LLM
@@ -63,7 +63,7 @@ def read_deployment(what: str, given: str) -> Imported:
         return read_values(settings, what)
     dialect = DIALECTS[what]
     if settings is not None:
-        found = read_flags(dialect, Flags(flags_of_mapping(settings)))
+        found = read_flags(dialect, Flags(flags_of_mapping(settings, dialect.short)))
         if found.model is None and not set(found.overrides) - {"engine"}:
             names = ", ".join(str(name) for name in settings) or "nothing"
             raise ConfigError("task.path", f"has no option of {what}; it has {names}")
@@ -74,7 +74,7 @@ def read_deployment(what: str, given: str) -> Imported:
 def read_flags(dialect: Dialect, flags: Flags, pool: str = "llm") -> Imported:
     """Return what the flags of one engine set in ``pool``."""
     found = Imported()
-    values = {**_options_of_files(flags, found), **flags.values}
+    values = {**_options_of_files(flags, dialect, found), **flags.values}
     model = next(
         (text_of(name, values.pop(name), "ORGANISATION/NAME") for name in dialect.model if name in values),
         None,
@@ -86,21 +86,26 @@ def read_flags(dialect: Dialect, flags: Flags, pool: str = "llm") -> Imported:
     for option, value in _joined(values, dialect).items():
         flag = option
         if flag.startswith("--no-") and flag not in dialect.read and "--" + flag[5:] in dialect.read:
-            flag, value = "--" + flag[5:], "false"
+            flag, value = "--" + flag[5:], "true" if is_off(value) else "false"
+        if value == "null" and "null" not in dialect.simulated.get(flag, ()):
+            found.ignored[flag] = dialect.when_null.get(flag, "null: the engine's default")
+            continue
         reading = dialect.read.get(flag)
         if reading is not None:
             read = reading(flag, value)
             keys |= read
             if not read and str(value).lower() not in ("auto", "-1", "1", "false"):
-                found.ignored[flag] = f"{value}: the checkpoint decides"
+                found.ignored[flag] = f"{value}: {_undecided(flag, value)}"
             if flag in dialect.partly:
                 found.ignored[flag] = dialect.unmodelled[flag]
             elif not read and flag in dialect.unmodelled:
                 found.ignored[flag] = f"{value}: not modelled: {dialect.unmodelled[flag]}"
         elif str(value).lower() in dialect.simulated.get(flag, ()):
             continue
-        elif flag in dialect.unmodelled:
-            found.ignored[flag] = f"not modelled: {dialect.unmodelled[flag]}"
+        elif flag in dialect.unmodelled or flag.partition(".")[0] in dialect.unmodelled:
+            reason = dialect.unmodelled.get(flag) or dialect.unmodelled[flag.partition(".")[0]]
+            off = value is False or str(value).lower() == "false"
+            found.ignored[flag] = "switched off" if off else f"not modelled: {reason}"
         elif {flag, flag.replace("--no-", "--")} & dialect.without_effect:
             found.ignored.setdefault(flag, "no effect on what is simulated")
         elif flag.replace("--no-", "--") in dialect.unmodelled:
@@ -112,6 +117,13 @@ def read_flags(dialect: Dialect, flags: Flags, pool: str = "llm") -> Imported:
         found.ignored[" ".join(flags.words[1 if model is None else 0 :])] = "not a flag"
     _finish(dialect, keys, found, pool)
     return found
+
+
+def _undecided(flag: str, value: Value) -> str:
+    """Return why a value sets no key: the checkpoint has the precision, unless weights are quantized as they load."""
+    if flag == "--quantization" and str(value).lower().startswith(ONLINE):
+        return "not modelled: weights that are quantized as they are loaded; set model.precision.weights"
+    return "the checkpoint decides"
 
 
 def _read_environment(variables: Sequence[str], keys: dict[str, Any], found: Imported, pool: str) -> None:
@@ -209,7 +221,7 @@ def _name_limits_of_the_server(dialect: Dialect, keys: dict[str, Any], found: Im
         )
 
 
-def _options_of_files(flags: Flags, found: Imported) -> dict[str, str | bool]:
+def _options_of_files(flags: Flags, dialect: Dialect, found: Imported) -> dict[str, str | bool]:
     """Return the options of the files that flags name; a file that is not here is ignored by name."""
     options: dict[str, str | bool] = {}
     for name in _FILES:
@@ -217,14 +229,17 @@ def _options_of_files(flags: Flags, found: Imported) -> dict[str, str | bool]:
             continue
         path = Path(str(flags.values[name])).expanduser()
         if path.is_file():
-            options = {**flags_of_mapping(_yaml(path)), **options}
+            options = {**flags_of_mapping(_yaml(path), dialect.short), **options}
         else:
             found.ignored[name] = f"there is no file {path} here; its options are not read"
     return options
 
 
 def _joined(values: Mapping[str, str | bool], dialect: Dialect) -> dict[str, str | bool]:
-    """Return the flags with those of one JSON option joined, as vLLM takes ``--speculative-config.method mtp``."""
+    """Return the flags with those of one JSON option joined, as vLLM takes ``--speculative-config.method mtp``.
+
+    An option that is given as JSON, too, keeps what its parts do not give anew.
+    """
     found: dict[str, str | bool] = {}
     parts: dict[str, dict[str, Any]] = {}
     for flag, value in values.items():
@@ -234,7 +249,13 @@ def _joined(values: Mapping[str, str | bool], dialect: Dialect) -> dict[str, str
             continue
         text = str(value)
         parts.setdefault(base, {})[key.replace("-", "_")] = int(text) if text.isdigit() else value
-    return found | {base: json.dumps(keys) for base, keys in parts.items()}
+    for base, keys in parts.items():
+        try:
+            given = read_json(str(found[base])) if base in found else {}
+        except DocumentError as error:
+            raise ConfigError(f"task.path: {base}", error.problem) from None
+        found[base] = json.dumps({**(given if isinstance(given, Mapping) else {}), **keys})
+    return found
 
 
 def _choose_engine(dialect: Dialect, found: Imported) -> None:

@@ -37,7 +37,8 @@ def read_values(settings: Mapping[str, Any], what: str) -> Imported:
 def _add(found: Imported, pool: str, worker: Mapping[str, Any], model: str | None) -> None:
     """Read one kind of workers into a pool."""
     arguments = words_of(worker["arguments"])
-    text = arguments if isinstance(arguments, str) else " ".join(arguments)
+    text = " ".join([arguments] if isinstance(arguments, str) else arguments)
+    text = f"{text} {worker['program']}"
     dialect = DIALECTS[
         next((name for name in ("sglang", "trtllm") if name in text + worker["image"]), "vllm")
     ]
@@ -89,6 +90,7 @@ def _worker(replicas: Any, container: Mapping[str, Any], parallelism: Any) -> di
     return {
         "replicas": replicas,
         "arguments": arguments,
+        "program": str(container.get("command") or ""),
         "image": str(container.get("image", "")),
         "parallelism": parallelism if isinstance(parallelism, Mapping) else {},
     }

@@ -30,6 +30,8 @@ class Dialect:
     """Flags of ``unmodelled`` of which ``read`` takes a part."""
     model: tuple[str, ...] = ("--model",)
     """The flags that name the model, where it does not stand alone."""
+    when_null: Mapping[str, str] = field(default_factory=dict)
+    """What null asks for where it is not the default."""
     simulated: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """Values of flags of ``unmodelled`` that ask for what is simulated in any case, in lower case."""
 
@@ -116,6 +118,8 @@ def kv_cache(flag: str, value: Value) -> Keys:
 
 
 # source: the values of --dtype in vLLM and SGLang; auto is bfloat16 or float16, by the checkpoint.
+# source: vLLM, --quantization (bitsandbytes, experts_int8, torchao and mxfp8 take a checkpoint of 16 bits, too)
+ONLINE = ("bitsandbytes", "experts_int8", "torchao", "mxfp8", "fp8_per_", "int8_per_")
 SIXTEEN_BITS = frozenset({"auto", "bfloat16", "bf16", "float16", "fp16", "half"})
 
 
@@ -124,21 +128,37 @@ def several(flag: str, value: Value, key: str) -> Keys:
     return {key: True} if number(flag, value) > 1 else {}
 
 
+EVERYWHERE = {
+    "--nnodes": "which devices share a node: set network.devices_per_node",
+    "--hf-overrides": "changes of the model: change its config.json and use hermes-flow import model",
+    "--model-impl": "other implementations of the model",
+}
+"""Flags of several engines that would change times or memory, and what is not modelled."""
+
 _ADDRESSES_AND_LOGS = (
     "--allow-credentials --allowed-origins --api-key --api-server-count --backend --chat-template "
     "--code-revision --config --convert --data-parallel-address --data-parallel-backend "
-    "--data-parallel-rpc-port --data-parallel-size-local --data-parallel-start-rank --decode-log-interval "
+    "--data-parallel-rpc-port --data-parallel-start-rank --decode-log-interval "
     "--device --disable-log-requests --disable-log-stats --disable-uvicorn-access-log --dist-init-addr "
     "--distributed-executor-backend --download-dir --enable-auto-tool-choice --enable-cache-report "
     "--enable-log-requests --enable-metrics --enable-prompt-tokens-details --enable-request-id-headers "
     "--enable-server-load-tracking --extra-llm-api-options --generation-config --grammar-backend "
-    "--guided-decoding-backend --headless --hf-overrides --hf-token --host --kv-events-config "
+    "--guided-decoding-backend --headless --hf-token --host --kv-events-config "
     "--load-format --log-file --log-level --master-addr --master-port --max-log-len "
-    "--metadata-server-config-file --model-impl --nnodes --no-enable-log-requests --node-rank "
+    "--metadata-server-config-file --no-enable-log-requests --node-rank "
     "--otlp-traces-endpoint --port --prefix-caching-hash-algo --random-seed --reasoning-parser --response-role "
     "--revision --root-path --runner --seed --served-model-name --server-role --show-time-cost --skip-tokenizer-init "
     "--ssl-certfile --ssl-keyfile --structured-outputs-config --swap-space --task --tokenizer "
     "--tokenizer-mode --tokenizer-path --tool-call-parser --trust-remote-code --uds --uvicorn-log-level "
-    "--watchdog-timeout "
+    "--watchdog-timeout --allowed-local-media-path --allowed-media-domains --max-logprobs --logprobs-mode "
+    "--enable-metrics-for-all-schedulers --enable-sleep-mode --enable-force-include-usage "
+    "--return-tokens-as-token-ids --kv-cache-metrics --kv-cache-metrics-sample --cudagraph-metrics "
+    "--enable-mfu-metrics --show-hidden-metrics-for-version --collect-detailed-traces --shutdown-timeout "
+    "--disable-fastapi-docs --middleware --ssl-ca-certs --ssl-cert-reqs "
+    "--tool-server --tool-parser-plugin --reasoning-parser-plugin --exclude-tools-when-tool-choice-none "
+    "--chat-template-content-format --default-chat-template-kwargs --trust-request-chat-template --log-config-file "
+    "--fingerprint-mode --warmups --skip-server-warmup --print-iter-log --enable-iter-perf-stats --log-requests "
+    "--data-parallel-rank --data-parallel-external-lb --data-parallel-hybrid-lb --disaggregation-bootstrap-port "
+    "--disaggregation-ib-device --dist-timeout --log-requests-level --log-level-http --tokenizer-revision "
 )
 NO_EFFECT = frozenset(_ADDRESSES_AND_LOGS.split())

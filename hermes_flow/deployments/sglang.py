@@ -5,6 +5,7 @@ from __future__ import annotations
 from hermes_flow.deployments.exchange import exchange
 from hermes_flow.deployments.host_memory import prefetch_policy, storage, storage_settings, write_policy
 from hermes_flow.deployments.settings import (
+    EVERYWHERE,
     NO_EFFECT,
     SIXTEEN_BITS,
     Dialect,
@@ -96,6 +97,7 @@ SGLANG = Dialect(
     },
     without_effect=NO_EFFECT,
     unmodelled={
+        **EVERYWHERE,
         "--schedule-policy": "other orders than fcfs and lpm",
         "--disable-cuda-graph": "steps without CUDA graphs",
         "--cuda-graph-max-bs": "which steps have CUDA graphs",
@@ -118,6 +120,20 @@ SGLANG = Dialect(
         "--lora-paths": "adapters",
         "--enable-two-batch-overlap": "overlap of micro-batches",
         "--enable-eplb": "balancing of experts",
+        "--deepep-mode": "which kernels of DeepEP run",
+        "--enable-single-batch-overlap": "overlap within a batch",
+        "--swa-full-tokens-ratio": "how memory is shared by layers with a window",
+        "--prefill-max-requests": "a limit on prompts of a step",
+        "--attn-cp-size": "context parallelism",
+        "--prefill-attention-backend": "the backend of attention",
+        "--decode-attention-backend": "the backend of attention",
+        "--mm-attention-backend": "the backend of attention",
+        "--fp8-gemm-backend": "the backend of matrix products",
+        "--cuda-graph-bs": "which steps have CUDA graphs",
+        "--disable-custom-all-reduce": "all-reduces by NCCL alone",
+        "--torchao-config": "weights that are quantized as they are loaded: set model.precision.weights",
+        "--moe-dense-tp-size": "dense layers on fewer devices",
+        "--stream-interval": "tokens that are sent together",
         "--dtype": "other precisions than 16 bits",
     },
     model=("--model-path", "--model"),

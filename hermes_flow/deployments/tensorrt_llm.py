@@ -7,6 +7,7 @@ from typing import Any
 
 from hermes_flow.deployments.expert_backend import BACKEND, BACKENDS
 from hermes_flow.deployments.settings import (
+    EVERYWHERE,
     NO_EFFECT,
     SIXTEEN_BITS,
     Dialect,
@@ -96,14 +97,28 @@ TENSORRT_LLM = Dialect(
     },
     without_effect=NO_EFFECT,
     unmodelled={
+        **EVERYWHERE,
         "--speculative-config.decoding-type": "drafting with TensorRT-LLM's scheduler",
         "--cuda-graph-config.enable-padding": "which steps have CUDA graphs",
         "--cuda-graph-config.max-batch-size": "which steps have CUDA graphs",
         "--gpus-per-node": "where the devices are: set network.devices_per_node",
         "--cluster-size": "clusters of experts",
+        "--cuda-graph-config": "which steps have CUDA graphs",
+        "--speculative-config": "drafting with TensorRT-LLM's scheduler",
+        "--kv-cache-config.host-cache-size": "KV in host memory: set cluster.pools.llm.offload",
+        "--kv-cache-config.max-attention-window": "other windows than the model's",
+        "--moe-config.load-balancer": "copies of experts: set redundant_experts",
+        "--cache-transceiver-config": "KV that moves to other instances: use cluster=disaggregated",
+        "--context-parallel-size": "context parallelism",
+        "--cp-size": "context parallelism",
+        "--moe-tensor-parallel-size": "experts that are cut over some devices",
+        "--num-postprocess-workers": "processes of the server",
+        "--stream-interval": "tokens that are sent together",
+        "--torch-compile-config": "compiled kernels",
         "--dtype": "other precisions than 16 bits",
     },
     model=("--model",),
+    when_null={"--cuda-graph-config": "null: not modelled: steps without CUDA graphs"},
     simulated={"--dtype": SIXTEEN_BITS},
 )
 

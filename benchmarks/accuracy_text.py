@@ -11,17 +11,19 @@ sign. `python -m benchmarks.accuracy` writes the whole page, and `nox -s validat
 simulator gives today. [Validate](validate.md) compares runs of your own, and [cost](cost.md) explains where the
 constants come from.
 
-All runs are replayed with the constants of the catalog. There is one set per accelerator and engine and none per
-run. (Two rows are exceptions; they say so, and no mean counts them.) These constants are fitted to serving runs: the
+All runs are replayed with the constants of the catalog. There is one set per accelerator and engine and none per run.
+(Two rows are exceptions; they say so, and no mean counts them.) These constants are fitted to serving runs: the
 engine and the decode attention of the H100 (to the 27 runs of vLLM 0.15 below), and one constant of the host of the
-RTX PRO 6000s. Two things are fitted to the other benchmark runs: the launches of prompts in layers of experts (first
-tokens of 134 runs of SGLang and TensorRT-LLM and of 62 of vLLM, nearly all with prompts of 1,024 tokens), and the
-rate of norms and activations of vLLM on B200 (first tokens of 64 runs with prompts of 8,192 tokens). The rows of
-these runs have what is fitted without the row's model. TensorRT-LLM's own kernels are fitted to operator tables and
-to no run. Four decisions were made after a look at the runs of H200 and B200: other GPUs have the engine of the
-H100, all-reduces of large messages wait longer on B200, and with TensorRT-LLM on H100 and H200 as well, experts in
-Triton have launches of their own with vLLM, and SGLang up to 0.5.9 has the measured step of its all-reduces for
-Qwen3.5.
+RTX PRO 6000s. Three things are fitted to the other benchmark runs: the launches of prompts in layers of experts
+(first tokens of 134 runs of SGLang and TensorRT-LLM and of 62 of vLLM, nearly all with prompts of 1,024 tokens),
+those in dense layers with TensorRT-LLM on B200 (20 runs of Llama-3.1-70B, which are compared with vLLM's in place of
+them), and the rate of norms and activations of vLLM on B200 (first tokens of 64 runs with prompts of 8,192 tokens).
+The rows of these runs have what is fitted without the row's model. TensorRT-LLM's own kernels are fitted to operator
+tables and to no run. Launches of gpt-oss with TensorRT-LLM, where it is left out, are vLLM's times those of a dense
+layer relative to vLLM, which was chosen after a look at its errors. Four decisions were made after a look at the runs
+of H200 and B200: other GPUs have the engine of the H100, all-reduces of large messages wait longer on B200, and with
+TensorRT-LLM on H100 and H200 as well, experts in Triton have launches of their own with vLLM, and SGLang up to 0.5.9
+has the measured step of its all-reduces for Qwen3.5.
 """
 
 HEADLINE = """

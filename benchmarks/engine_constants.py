@@ -30,6 +30,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import silicon
+from benchmarks.dense_launches import relative_to_vllm
 from benchmarks.edited_engine import with_engine
 from benchmarks.left_out import without
 from benchmarks.processes import ROOT
@@ -42,11 +43,12 @@ from hermes_flow.config.schema import Model
 from hermes_flow.validation.replay import Edit
 
 TABLE = ROOT / "benchmarks" / "engine_constants.csv"
-ENGINES = {"sglang": "sglang", "trtllm": "tensorrt_llm", "vllm": "vllm"}  # by the name that the rows have
+ENGINES = {"sglang": "sglang", "vllm": "vllm", "trtllm": "tensorrt_llm"}  # by the name that the rows have
 FAMILIES = {"moonshotai/Kimi-K2.5": "kimi", "MiniMaxAI/MiniMax-M2.5": "minimax"}
 TRIED_US = (300.0, 1000.0, 1540.0, 2400.0, 3300.0, 4300.0, 5500.0)
 STEP_US = 20.0
 VLLM_US = 1540.0  # of experts in Triton with vLLM, where nothing says what an engine's own is
+TRITON_ON = ("h200_sxm",)  # GPUs on which TensorRT-LLM's runs of gpt-oss have Triton's experts
 MOST_US = 3000.0  # that a kind of layer which is fitted apart may take more
 MOST_USERS = 32
 PROMPT = 1024
@@ -84,11 +86,14 @@ def main() -> None:
     rows = silicon.read(parser.parse_args().data)
     lines = []
     like: dict[str, float] = {}  # what a layer takes on SGLang, by what was left out
+    plain: dict[str, dict[str, float]] = {}  # and a layer of TensorRT-LLM by vLLM's, by GPU
     for engine in ENGINES:
         tried = [found for row in chosen(rows, engine) if (found := _tried(row, APART[engine]))]
         print(f"{engine}: {len(tried)} runs")
-        for left_out, fitted in _fits(tried, APART[engine], like):
+        for left_out, fitted in _fits(tried, APART[engine], like, plain if engine == "trtllm" else {}):
             like.setdefault(left_out, fitted[OTHERS].experts_us)
+            if engine == "vllm":
+                plain[left_out] = _like_vllm(fitted)
             for hardware, launches in fitted.items():
                 text = ", ".join(f"{each:,.0f}" for each in astuple(launches))
                 print(f"  without {left_out}, {hardware}: {text} µs")
@@ -132,27 +137,31 @@ def _is_launched(row: dict[str, Any]) -> bool:
 
 
 def fit(
-    tried: Sequence[Tried], apart: str = "latent_us", latent_elsewhere_us: float | None = None
+    tried: Sequence[Tried],
+    apart: str = "latent_us",
+    latent_elsewhere_us: float | None = None,
+    plain_us: Mapping[str, float] | None = None,
 ) -> dict[str, Launches]:
     """Return the launches by GPU, with those of GPUs without runs under ``others``; ``apart`` is fitted once for all.
 
     Runs without latent attention are drawn towards ``latent_elsewhere_us``, the whole time of a layer with it on
-    another engine.
+    another engine. Where all runs have layers of the kind, others take ``plain_us``, by GPU.
     """
     curves = _curves(tried)
     shares = {share for _, share, _ in curves}
     hardware = sorted({gpu for gpu, _, _ in curves})
-    more, own = 0.0, dict.fromkeys(hardware, VLLM_US)
+    more, own = 0.0, {gpu: (plain_us or {}).get(gpu, VLLM_US) for gpu in hardware}
     if 0.0 not in shares:
         more = _least(
-            lambda extra: sum(curve(VLLM_US + extra * share) for _, share, curve in curves), MOST_US
+            lambda extra: sum(curve(own[gpu] + extra * share) for gpu, share, curve in curves), MOST_US
         )
     else:
         most = MOST_US if len(shares) > 1 else 0.0
         more = _least(lambda extra: sum(_of_gpu(curves, gpu, extra)[0] for gpu in hardware), most)
         own = {gpu: _of_gpu(curves, gpu, more)[1] for gpu in hardware}
     models = {gpu: len({each.family for each in tried if each.hardware == gpu}) for gpu in hardware}
-    found = {gpu: _drawn(own, gpu, models[gpu]) for gpu in hardware} | {OTHERS: _mean(own.values())}
+    found = dict(own) if 0.0 not in shares else {gpu: _drawn(own, gpu, models[gpu]) for gpu in hardware}
+    found[OTHERS] = _mean(own.values())
     if apart == "latent_us" and shares == {0.0} and latent_elsewhere_us is not None:
         more = max(0.0, _mean((found[OTHERS], latent_elsewhere_us)) - found[OTHERS])
     return {gpu: Launches(_rounded(time_us), **{apart: _rounded(more)}) for gpu, time_us in found.items()}
@@ -223,18 +232,31 @@ def _share(model: Model, apart: str) -> float:
 
 
 def _fits(
-    tried: Sequence[Tried], apart: str, latent_elsewhere: Mapping[str, float]
+    tried: Sequence[Tried],
+    apart: str,
+    latent_elsewhere: Mapping[str, float],
+    plain: Mapping[str, Mapping[str, float]],
 ) -> Iterable[tuple[str, dict[str, Launches]]]:
     """Yield what was left out and the fit without it."""
 
     def without_runs(name: str, runs: Sequence[Tried]) -> tuple[str, dict[str, Launches]]:
-        return name, fit(runs, apart, latent_elsewhere.get(name, latent_elsewhere.get(ALL)))
+        like = latent_elsewhere.get(name, latent_elsewhere.get(ALL))
+        return name, fit(runs, apart, like, plain.get(name, plain.get(ALL)))
 
     yield without_runs(ALL, tried)
     for name in sorted({each.family for each in tried}):
         yield without_runs(name, [each for each in tried if each.family != name])
     for name in sorted({each.hardware for each in tried}):
         yield without_runs(name, [each for each in tried if each.hardware != name])
+
+
+def _like_vllm(fitted: Mapping[str, Launches]) -> dict[str, float]:
+    """Return by GPU what a layer of experts without latent attention takes with TensorRT-LLM, told by vLLM's."""
+    return {
+        gpu: (VLLM_US if gpu in TRITON_ON else launches.experts_us) * relative_to_vllm(gpu)
+        for gpu, launches in fitted.items()
+        if gpu != OTHERS
+    }
 
 
 def _curves(tried: Sequence[Tried]) -> list[tuple[str, float, Callable[[float], float]]]:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks import elementwise_times, engine_constants
+from benchmarks import dense_launches, elementwise_times, engine_constants
 from hermes_flow.validation.replay import Edit
 
 
 def left_out(row: dict[str, Any]) -> Edit | None:
     """Return what sets the constants that are fitted without a run's GPU or model, or None without such a fit."""
-    edits = [
-        edit for edit in (engine_constants.left_out(row), elementwise_times.left_out(row)) if edit is not None
-    ]
+    fits = (engine_constants, elementwise_times, dense_launches)
+    edits = [edit for each in fits if (edit := each.left_out(row)) is not None]
     if not edits:
         return None
 

@@ -9,8 +9,10 @@ import pytest
 from validation.test_silicon_layouts import row
 
 import hermes_flow as hf
-from benchmarks import engine_constants, silicon
+from benchmarks import dense_launches, engine_constants, silicon
+from benchmarks.dense_launches import relative_to_vllm
 from benchmarks.engine_constants import ALL, ENGINES, OTHERS, TRIED_US, Launches, Tried, fit, fitted
+from benchmarks.fits_left_out import left_out
 from hermes_flow.config.schema import EagerSteps
 from hermes_flow.pools.llm.schema import LLMPool
 
@@ -35,9 +37,37 @@ def test_latent_attention_is_fitted_apart_where_both_kinds_of_models_have_runs()
     # without models of one kind nothing tells the two apart: vLLM's launches, or none for latent attention
     assert fit(runs[1:]) == dict.fromkeys(("h", OTHERS), Launches(1540.0, 1760.0))
     assert fit(runs[:1])["h"] == Launches(1000.0, 0.0)
+    # or, by GPU, what another engine's layers say, which are not drawn towards each other
+    both = [run("latent", gpu, time_us, apart=1.0) for gpu, time_us in (("h", 3300.0), ("b", 2400.0))]
+    found = fit(both, plain_us={"h": 1500.0, "b": 600.0})
+    assert found["h"] == Launches(1500.0, 1800.0)
+    assert found["b"] == Launches(600.0, 1800.0)
     # another engine's layers with latent attention draw those of runs without it: √(1,000 · 4,000) − 1,000
     assert fit(runs[:1], latent_elsewhere_us=4000.0)["h"] == Launches(1000.0, 1000.0)
     assert fit(runs, latent_elsewhere_us=4000.0) == fit(runs)
+
+
+def test_gpt_oss_left_out_of_tensorrt_llm_has_the_launches_of_vllm_times_those_of_a_dense_layer() -> None:
+    table = fitted()
+    assert relative_to_vllm("b200_sxm") == 480 / 700
+    assert relative_to_vllm("h200_sxm") == 1.0  # kernels are longer than launches there
+    without, vllm = table["trtllm", "gpt_oss_120b"], table["vllm", "gpt_oss_120b"]
+    assert without["b200_sxm"].experts_us == 20 * round(vllm["b200_sxm"].experts_us * 480 / 700 / 20)
+    assert without["h200_sxm"].experts_us == 1540.0  # of Triton's experts
+
+
+def test_dense_runs_of_tensorrt_llm_are_compared_with_the_launches_of_vllm() -> None:
+    dense = row(model_path="meta-llama/Llama-3.1-70B", precision="fp8")
+    assert dense["system"] == "b200_sxm"
+    assert layer_us_of(dense, lambda config: config) == 480
+    assert layer_us_of(dense, left_out(dense)) == 700
+    assert dense_launches.left_out(dense | {"backend": "vllm"}) is None
+    assert dense_launches.left_out(row()) is None  # a mixture
+
+
+def test_a_dense_layer_takes_the_time_with_the_least_errors() -> None:
+    errors = [[math.log(tried / true) for tried in dense_launches.TRIED_US] for true in (440.0, 460.0, 560.0)]
+    assert dense_launches.best_us(errors) == 460.0
 
 
 def test_the_delta_rule_is_fitted_by_the_share_of_its_layers() -> None:
@@ -57,6 +87,14 @@ def test_the_catalog_has_the_fits_to_all_runs(backend: str, engine: str) -> None
         assert launches_of(eager) == found.get(gpu, found[OTHERS])
         assert eager.delta_rule_waits is (backend == "sglang")
         assert (eager.triton_us is None) is (backend != "vllm")
+
+
+def layer_us_of(row: dict[str, Any], edit: Any) -> float:
+    pool = edit(silicon.config(row)).cluster.pools["llm"]
+    assert isinstance(pool, LLMPool)
+    assert pool.hardware.engine is not None
+    assert pool.hardware.engine.eager is not None
+    return pool.hardware.engine.eager.layer_us
 
 
 def eager_of(row: dict[str, Any], edit: Any) -> Launches:

@@ -157,7 +157,7 @@ def _pool(pool: Any, row: dict[str, Any], side: Side, told: SideSettings) -> LLM
     if pool.engine.scheduler == "sglang":
         prefills = pool.serves == ("prefill",)
         own = {"max_prefill_tokens": told.tokens, "chunked_prefill_size": told.tokens} if prefills else {}
-        pool = replace(pool, **own)
+        pool = replace(pool, **own, kv_blocks=told.held)
     else:
         pool = replace(pool, max_num_batched_tokens=told.tokens)
     return replace(pool, memory_utilization=told.memory)

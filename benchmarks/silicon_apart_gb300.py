@@ -10,24 +10,24 @@ from __future__ import annotations
 from typing import Any
 
 from benchmarks import silicon_apart_gb200
-from benchmarks.silicon_apart_gb200 import LONG, Limits
+from benchmarks.silicon_apart_gb200 import LONG, MOST_HELD, Limits
 
 
-def prefill_limits(row: dict[str, Any], clients: int, ranks: int) -> Limits:
+def prefill_limits(row: dict[str, Any], clients: int, ranks: int, devices: int) -> Limits:
     """Return what the recipe tells the clients that prefill, each with so many ranks of attention."""
     long, fp8 = row["isl"] >= LONG, row["precision"] == "fp8"
     if row["backend"] == "trtllm":
         if not fp8:
-            return silicon_apart_gb200.prefill_limits(row, clients, ranks)
+            return silicon_apart_gb200.prefill_limits(row, clients, ranks, devices)
         return Limits(16384, 2, 0.1) if long else Limits(8192, 8, 0.1)
     if ranks > 1:  # its limits are of all ranks, and GB200's
-        return silicon_apart_gb200.prefill_limits(row, clients, ranks)
+        return silicon_apart_gb200.prefill_limits(row, clients, ranks, devices)
     if fp8:
-        return Limits(32768 if long else 8192, 128, 0.95)
-    return Limits(24576 if long else 8192, 512, 0.95)
+        return Limits(32768 if long else 8192, 128, 0.95, MOST_HELD[long])
+    return Limits(24576 if long else 8192, 512, 0.95, MOST_HELD[long])
 
 
-def decode_limits(row: dict[str, Any], ranks: int, share: int) -> Limits:
+def decode_limits(row: dict[str, Any], ranks: int, share: int, devices: int) -> Limits:
     """Return what the recipe tells the clients that decode, where ``share`` users come to a rank."""
     fp8 = row["precision"] == "fp8"
     if row["backend"] == "trtllm":

@@ -111,12 +111,19 @@ _PUBLISHED = (
     (_GB200, "fp8", _LONG, (615,), (), Apart(_ranks(3, 8), _ranks(1, 16))),
     (_GB200, "fp8", _LONG, (666,), (), Apart(_ranks(4, 8), _ranks(1, 32))),
     (_GB200, "fp8", _LONG, (1229,), (), Apart(_ranks(5, 8), _ranks(1, 16))),
-    (_SGLANG_GB200, "fp4", _CHAT, (4, 8, 32, 64), (), Apart(_ranks(1, 4), _ranks(2, 4))),
+    (_SGLANG_GB200, "fp4", _CHAT, (4, 8, 32, 64), (), Apart(_tensor(1, 4, False), _tensor(2, 4, False))),
     (_SGLANG_GB200, "fp4", _CHAT, (512, 1024, 2048), (), Apart(_ranks(4, 4), _ranks(1, 48))),
-    (_SGLANG_GB200, "fp4", _LONG, (4, 8, 32, 64), (), Apart(_tensor(1, 4, False), _ranks(4, 4))),
-    (_SGLANG_GB200, "fp8", _CHAT, (2, 4, 8, 16, 64, 128), (), Apart(_ranks(1, 4), _ranks(4, 4))),
+    (_SGLANG_GB200, "fp4", _LONG, (4, 8, 32, 64), (), Apart(_tensor(1, 4, False), _tensor(4, 4, False))),
+    (
+        _SGLANG_GB200,
+        "fp8",
+        _CHAT,
+        (2, 4, 8, 16, 64, 128),
+        (),
+        Apart(_tensor(1, 4, False), _tensor(4, 4, False)),
+    ),
     (_SGLANG_GB200, "fp8", _CHAT, (1024, 2048), (), Apart(_ranks(3, 8), _ranks(1, 48))),
-    (_SGLANG_GB200, "fp8", _LONG, (4, 8, 16, 32), (), Apart(_ranks(1, 4), _ranks(1, 4))),
+    (_SGLANG_GB200, "fp8", _LONG, (4, 8, 16, 32), (), Apart(_tensor(1, 4, False), _tensor(1, 4, False))),
     (_SGLANG_GB200, "fp8", _LONG, (512, 1024, 2048), (), Apart(_ranks(5, 8), _ranks(1, 32))),
     (_H200, "fp8", _CHAT, (1152,), (), Apart(_ranks(1, 8), _ranks(9, 8))),
     (_H200, "fp8", _CHAT, (1536,), (), Apart(_ranks(1, 8), _ranks(6, 8))),
@@ -155,6 +162,8 @@ def stated(row: dict[str, Any]) -> Apart | None:
             return None
         ranks = max(1, row[f"{pool}_attention_dp_size"] or 1)
         spread = ranks > 1 or (row[f"{pool}_moe_ep_size"] or 1) > 1
+        if _is_cut(row, pool, tensor * ranks):
+            tensor, ranks, spread = tensor * ranks, 1, False
         sides.append(Side(clients, tensor, ranks, spread))
     prefill, decode = sides
     if (row["backend"], row["system"]) == ("vllm", "gb200"):
@@ -163,6 +172,12 @@ def stated(row: dict[str, Any]) -> Apart | None:
     if (row["backend"], row["system"]) == _H200 and row["isl"] == 1024 and prefill.ranks == 1:
         prefill = _ranks(prefill.clients, prefill.devices)  # its recipes say enable_attention_dp: true
     return Apart(prefill, decode)
+
+
+def _is_cut(row: dict[str, Any], pool: str, devices: int) -> bool:
+    """Return whether a side with stated ranks has its attention cut, by its recipe (see the module's text)."""
+    few = (row["backend"], row["system"]) == _SGLANG_GB200 and devices == 4
+    return few and row[f"{pool}_moe_ep_size"] == 1
 
 
 def published(row: dict[str, Any]) -> Apart | None:

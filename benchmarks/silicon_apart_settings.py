@@ -63,7 +63,8 @@ class SideSettings:
     """What one side is told: tokens of a step and seats of a rank, and the share of memory in the engine's words.
 
     ``lookahead`` is 1 where the next step is prepared meanwhile, and ``flashinfer`` says that products in fp8 are
-    FlashInfer's in place of DeepGEMM's.
+    FlashInfer's in place of DeepGEMM's. ``held`` is the most tokens with KV where the recipe says it
+    (max-total-tokens), else None: as many as there is memory for.
     """
 
     tokens: int
@@ -71,6 +72,7 @@ class SideSettings:
     memory: float
     lookahead: int = 1
     flashinfer: bool = False
+    held: int | None = None
 
 
 _RACKS = {"gb200": silicon_apart_gb200, "gb300": silicon_apart_gb300}
@@ -80,10 +82,15 @@ def prefill_settings(row: dict[str, Any], side: Side) -> SideSettings:
     """Return what the recipe tells the clients that prefill."""
     long = row["isl"] >= LONG
     if row["system"] in _RACKS:
-        told = _RACKS[row["system"]].prefill_limits(row, side.clients, side.ranks)
+        told = _RACKS[row["system"]].prefill_limits(row, side.clients, side.ranks, side.devices)
         trt = row["backend"] == "trtllm"
         return SideSettings(
-            told.tokens, told.seats, told.memory, lookahead=int(not trt), flashinfer=_flashinfer(row, side)
+            told.tokens,
+            told.seats,
+            told.memory,
+            lookahead=int(not trt),
+            flashinfer=_flashinfer(row, side),
+            held=told.held,
         )
     if row["backend"] == "sglang":
         if row["system"] == "h200_sxm":
@@ -109,7 +116,7 @@ def decode_settings(row: dict[str, Any], side: Side, users: int) -> SideSettings
     """Return what the recipe tells the clients that decode; a seat for each user where none is known."""
     share = -(-users // (side.clients * side.ranks))
     if row["system"] in _RACKS:
-        told = _RACKS[row["system"]].decode_limits(row, side.ranks, share)
+        told = _RACKS[row["system"]].decode_limits(row, side.ranks, share, side.devices)
         seats = told.seats
         if row["backend"] == "trtllm" and "DeepSeek" in row["model_path"]:
             seats = _named(row).get(users, seats)

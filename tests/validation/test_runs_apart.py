@@ -135,6 +135,48 @@ def test_gb300_has_the_limits_of_its_own_recipes(
     assert decode_settings(row, Side(1, 4, 1, False), 6).memory == decode
 
 
+@pytest.mark.parametrize(("isl", "held"), [(1024, 8192), (8192, 32768)])
+def test_clients_that_prefill_without_ranks_hold_as_many_tokens_as_their_recipe_says(
+    isl: int, held: int
+) -> None:
+    for system in ("gb200", "gb300"):
+        row = {
+            **ROW,
+            "backend": "sglang",
+            "model_path": "deepseek-ai/DeepSeek-R1",
+            "precision": "fp4",
+            "system": system,
+            "isl": isl,
+            "osl": 1024,
+            "prefill_tp_size": 4,
+            "decode_tp_size": 4,
+        }
+        pools: Any = silicon_apart.config(row).cluster.pools
+        assert (pools["prefill"].kv_blocks, pools["decode"].kv_blocks) == (held, None)
+        ranks = {**row, "prefill_tp_size": 1, "prefill_attention_dp_size": 4, "prefill_moe_ep_size": 4}
+        assert silicon_apart.config(ranks).cluster.pools["prefill"].kv_blocks is None  # type: ignore[union-attr]
+
+
+def test_four_devices_of_sglang_on_gb200_whose_experts_are_cut_have_no_ranks() -> None:
+    stated = {
+        **ROW,
+        "backend": "sglang",
+        "system": "gb200",
+        "prefill_tp_size": 1,
+        "decode_tp_size": 1,
+        **{f"{pool}_attention_dp_size": 4 for pool in ("prefill", "decode")},
+        **{f"{pool}_moe_ep_size": 1 for pool in ("prefill", "decode")},
+    }
+    cut = silicon_apart.layout(stated)
+    assert cut.prefill == Side(ROW["prefill_num_workers"], 4, 1, False)
+    assert cut.decode == Side(ROW["decode_num_workers"], 4, 1, False)
+    spread = silicon_apart.layout({**stated, "decode_moe_ep_size": 4})
+    assert spread.decode == Side(ROW["decode_num_workers"], 1, 4, True)
+    wide = silicon_apart.layout({**stated, "decode_attention_dp_size": 32})
+    assert wide.decode == Side(ROW["decode_num_workers"], 1, 32, True)
+    assert silicon_apart.layout({**stated, "system": "h200_sxm"}).decode.ranks == 4
+
+
 def test_ranks_on_gb300_share_the_limits_of_a_client_with_sglang() -> None:
     row = {**ROW, "backend": "sglang", "system": "gb300", "isl": 8192, "osl": 1024}
     told = prefill_settings(row, Side(5, 1, 8, True)), decode_settings(row, Side(1, 1, 32, True), 128)

@@ -38,7 +38,8 @@ Prompts of the other benchmark runs are computed in full. The launches of layers
 activations on B200, are fitted to such runs; here they are those that are fitted to the other models. (The last
 table of this page has launches as fitted to the other GPU.) These are medians of the sizes of the errors where the
 method of a run is published. Those of B300 come first. It has the constants of B200, whose architecture it shares,
-and its hosts launch kernels by their clock (`hardware.launching`): no kernel of it was measured. None of its runs
+but for large products and attention over prompts, whose kernels were measured on both GPUs, and its hosts launch
+kernels by their clock (`hardware.launching`). None of its runs
 was looked at before they were first simulated. Three things were done after a look at them: that its hosts may be
 faster was looked for; 14 runs of DeepSeek with SGLang have the products that their script asks for and prompts as
 long as the server read them; and six runs of Qwen3.5 are compared no more, because they have the layout of a
@@ -185,7 +186,8 @@ mean size, so look at the medians.
 """,
     "unfitted": """
 **Runs on B300, which nothing was fitted to.** It has its own datasheet, and the kernels and launches of B200 (those
-that are fitted without the row's model). Its scripts are those of B200 but for one:
+that are fitted without the row's model), but for large products and attention over prompts. Its scripts are those of
+B200 but for one:
 """,
     "published": """
 **Rows whose method is published**, the worst TPOT first:
@@ -220,6 +222,6 @@ GPU_LEFT_OUT = """
 
 This table shows the same for a GPU whose own measurements are not used. The efficiencies of its kernels are the mean
 of the other measured GPUs, and its engine is the one that was fitted on H100. A GPU of your own, of which you know
-only the datasheet, gets the same constants with `efficiency: null`. B300 was never measured. What the table calls
-measured there has the kernels of B200.
+only the datasheet, gets the same constants with `efficiency: null`. What the table calls measured on B300 has
+the kernels of B200, but for large products and attention over prompts.
 """

@@ -282,8 +282,12 @@ def _qwen(row: dict[str, Any], users: int, default: Settings) -> Settings:
         return replace(default, sequences=128, tokens=16384, kv="fp8", memory=0.8)
     if has_script_of_b300(row):
         return replace(default, sequences=users, tokens=16384, kv="fp8", memory=0.8)
-    kv = "bf16" if row["precision"] == "bf16" else "fp8"
-    return replace(default, sequences=128, tokens=32768, kv=kv, memory=0.82)
+    default = replace(default, sequences=128, tokens=32768, memory=0.82)
+    if row["precision"] == "bf16":
+        return replace(default, kv="bf16")
+    # qwen3.5_fp8_b200.sh: SGL_ENABLE_JIT_DEEPGEMM=false and SGLANG_ENABLE_FLASHINFER_GEMM=true, from the first script
+    # (InferenceX, pull request 804) until pull request 1027 (end of April 2026)
+    return replace(default, kv="fp8", flashinfer=True)
 
 
 _BY_MODEL = {

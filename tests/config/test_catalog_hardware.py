@@ -61,6 +61,12 @@ REPORTED_GIB = {
     "rtx4090": 23.52,
     "rtx_pro_6000": 94.97,
 }
+# What B300 and GB300 reach of their peaks, where large kernels were measured on them
+BLACKWELL_ULTRA = {"bf16": 0.77, "fp8": 0.74, "nvfp4": 0.34, "prompts": 0.76}
+# Times of large kernels by those on B200: medians of AIConfigurator's tables of SGLang 0.5.14 (Apache-2.0); products
+# with 1e11 multiplications or more, and attention over prompts with heads of 128
+RATIOS_OF_B300 = {"bf16": 0.927, "fp8": 0.924, "nvfp4": 0.943, "prompts": 0.807}
+RATIOS_OF_GB300 = {"bf16": 0.814, "fp8": 0.833, "nvfp4": 0.876, "prompts": 0.708}
 SIBLINGS = {"b300_sxm": "b200_sxm", "gb200": "b200_sxm", "gb300": "b200_sxm"}  # whose kernels stand in
 FITTED = ["a100_sxm", "b200_sxm", "h100_sxm", "h200_sxm", "l40s", "rtx4090", "rtx_pro_6000"]
 
@@ -185,7 +191,33 @@ def test_exactly_the_measured_gpus_have_fitted_efficiencies() -> None:
 def test_a_gpu_without_measured_kernels_has_all_those_of_its_sibling(name: str) -> None:
     fit, measured = efficiency(name), efficiency(SIBLINGS[name])
     assert "not measured on this GPU" in fit.source
-    assert dataclasses.replace(fit, source="", kernels_of=None) == dataclasses.replace(measured, source="")
+    own = {} if name == "gb200" else BLACKWELL_ULTRA
+    products = {
+        kind: dataclasses.replace(each, compute=own.get(kind, each.compute))
+        for kind, each in measured.gemm.items()
+    }
+    prompts = dataclasses.replace(
+        measured.prefill_attention, compute=own.get("prompts", measured.prefill_attention.compute)
+    )
+    expected = dataclasses.replace(measured, source="", gemm=products, prefill_attention=prompts)
+    assert dataclasses.replace(fit, source="", kernels_of=None) == expected
+
+
+@pytest.mark.parametrize(("name", "times"), [("b300_sxm", RATIOS_OF_B300), ("gb300", RATIOS_OF_GB300)])
+def test_large_kernels_of_blackwell_ultra_take_the_measured_part_of_their_time_on_b200(
+    name: str, times: dict[str, float]
+) -> None:
+    ultra, b200 = load(name), load("b200_sxm")
+    peaks = {"bf16": "peak_tflops_bf16", "fp8": "peak_tflops_fp8", "nvfp4": "peak_tflops_fp4"}
+
+    def reached(entry: Hardware, kind: str) -> float:
+        assert entry.efficiency is not None
+        if kind == "prompts":
+            return entry.peak_tflops_bf16 * entry.efficiency.prefill_attention.compute
+        return float(getattr(entry, peaks[kind])) * entry.efficiency.gemm[kind].compute
+
+    for kind, time in times.items():
+        assert reached(b200, kind) / reached(ultra, kind) == pytest.approx(time, rel=0.04)
 
 
 @pytest.mark.parametrize("name", FITTED)

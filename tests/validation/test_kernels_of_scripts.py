@@ -100,3 +100,24 @@ def test_qwen_on_sglang_reduces_in_two_stages_until_its_norms_were_fused_after_0
         ("b300_sxm", True, ()),
         ("h200_sxm", False, ((8, 256),)),
     }
+
+
+@pytest.mark.shared_data
+def test_qwen_in_fp8_on_blackwell_has_the_products_of_flashinfer_until_its_script_of_b300(
+    shared_data: Path,
+) -> None:
+    found = set()
+    for row in silicon.covered(silicon.read(shared_data))[0]:
+        if row["backend"] == "sglang" and silicon.is_recorded(row) and "Qwen" in row["model_path"]:
+            pool: Any = silicon.config(row).cluster.pools["llm"]
+            kernels = pool.hardware.engine.kernels
+            slow = kernels is not None and "fp8" in kernels.gemm
+            found.add((row["system"], row["precision"], row["backend_version"] == "0.5.10.post1", slow))
+    assert found == {
+        ("b200_sxm", "bf16", False, False),
+        ("b200_sxm", "fp8", False, True),
+        ("b300_sxm", "bf16", True, False),
+        ("b300_sxm", "fp8", False, True),
+        ("b300_sxm", "fp8", True, False),
+        ("h200_sxm", "fp8", False, False),
+    }

@@ -16,6 +16,7 @@ from hermes_flow.pools.kind import Asked, AskedWork, Lowering, at_pool, kind_of
 from hermes_flow.program.network import HostMemory
 from hermes_flow.program.ops import Op
 from hermes_flow.program.pools import Pool
+from hermes_flow.program.routing import RoutingPolicy
 from hermes_flow.program.units import ms_to_ns
 from hermes_flow.routing import routing_policies
 from hermes_flow.stages.placed import PlacedStage
@@ -56,7 +57,7 @@ def lower_pools(
     names = list(lowering.cluster.pools)
     joins = {name: names.index(first) for first, group in checked.routers.items() for name in group[1:]}
     cluster, pools = lowering.cluster, []
-    stale_ns = max(1, ms_to_ns(cluster.routing_stale_ms)) if cluster.routing_stale_ms else 0
+    shared = {name for group in checked.routers.values() for name in group}
     for index, (name, pool) in enumerate(cluster.pools.items()):
         routing = checked.routings.of(name)
         own = [
@@ -74,12 +75,24 @@ def lower_pools(
             replace(
                 lowered,
                 routing_label=label,
-                routing_stale_ns=stale_ns,
+                routing_stale_ns=_stale_ns(lowering, routing, one=pool.count == 1 and name not in shared),
                 joins=joins.get(name),
                 groups=groups.get(name, lowered.groups),
             )
         )
     return tuple(pools)
+
+
+def _stale_ns(lowering: Lowering, routing: RoutingPolicy, one: bool) -> int:
+    """Return the period after which the loads of a pool's clients are recorded; 0 where nothing reads them.
+
+    A policy among sites, and a route by load, read them too. ``one`` client has no other to choose.
+    """
+    cluster = lowering.cluster
+    unread = one or getattr(routing, "ignores_loads", False)
+    if not cluster.routing_stale_ms or (unread and not cluster.sites and not lowering.graph.load_routes):
+        return 0
+    return max(1, ms_to_ns(cluster.routing_stale_ms))
 
 
 def _asked(place: int, placed: Sequence[PlacedStage], asked: AskedWork) -> Asked:

@@ -39,6 +39,10 @@ class TierSpec:
         head_ns = round(self.buffer_bytes / self.buffer_bytes_per_ns)
         return self.latency_ns + head_ns, size - self.buffer_bytes
 
+    def first_byte_ns(self, size: int) -> int:
+        """Return the ns from asking until the first byte of a read of ``size`` bytes, while nobody else reads."""
+        return self.lookup_ns + (self.latency_ns if size > self.buffer_bytes else 0)
+
     def read_ns(self, size: int) -> int:
         """Return how long a read of ``size`` bytes takes while nobody else reads."""
         before_ns, streamed = self.read_parts(size)

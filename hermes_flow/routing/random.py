@@ -18,6 +18,7 @@ class Random:
     """Chooses every client with equal probability, from the pool's own stream."""
 
     oracle: ClassVar[bool] = False
+    ignores_loads: ClassVar[bool] = True
 
     def start(self, pool: RoutedPool) -> Choose:
         """Return the choice of a client drawn uniformly."""

@@ -19,6 +19,7 @@ class RoundRobin:
 
     oracle: ClassVar[bool] = False
     remembers: ClassVar[bool] = True
+    ignores_loads: ClassVar[bool] = True
 
     def start(self, pool: RoutedPool) -> Choose:
         """Return the choice of the client after the one chosen last."""

@@ -32,6 +32,22 @@ def unused(*overrides: str, config_dir: Path | None = None) -> list[str]:
         ),
         (["network.rack.latency_us=5", "workload.rate_per_s=3"], ["network.rack.latency_us"]),
         ([*TWO_MODELS, "model=llama2_7b"], ["model"]),
+        # nobody chooses by loads
+        (["cluster.routing_stale_ms=5", "cluster.routing=least_requests"], ["cluster.routing_stale_ms"]),
+        (["cluster.routing_stale_ms=5", "cluster.pools.llm.count=2"], ["cluster.routing_stale_ms"]),
+        (
+            ["cluster.routing_stale_ms=5", "cluster.pools.llm.count=2", "cluster.routing=random"],
+            ["cluster.routing_stale_ms"],
+        ),
+        # a single store shares nothing, and there are no links without host_link
+        (
+            ["pipeline=kv_reuse", "cluster.pools.store.host_link_shared_by=2"],
+            ["cluster.pools.store.host_link_shared_by"],
+        ),
+        (
+            ["pipeline=kv_reuse", "cluster.pools.store.tiers.dram.shared_by=4"],
+            ["cluster.pools.store.tiers.dram.shared_by"],
+        ),
         # texts as well as numbers
         (
             ["cost=affine", "cost.fixed_us=9", "cost.per_token_us=1", "hardware.efficiency.source=mine"],
@@ -52,6 +68,19 @@ def unused(*overrides: str, config_dir: Path | None = None) -> list[str]:
 )
 def test_a_key_that_changes_nothing_is_reported(overrides: list[str], keys: list[str]) -> None:
     assert unused(*overrides) == keys
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["cluster.pools.llm.count=2", "cluster.routing=least_requests"],
+        ["cluster.pools.llm.count=2", "cluster.routing=session_affinity"],
+        ["pipeline=routed_by_load"],
+        ["cluster.pools.llm.routing=power_of_two", "cluster.pools.llm.count=3"],
+    ],
+)
+def test_the_age_of_loads_has_an_effect_where_somebody_reads_them(overrides: list[str]) -> None:
+    assert unused("cluster.routing_stale_ms=5", *overrides) == []
 
 
 def test_the_report_has_the_key_and_the_value_and_reaches_the_summary() -> None:
@@ -151,7 +180,6 @@ COMMON = [
     "model.precision.weights=fp8",
     "slo.ttft_ms.p99=900",
     "cluster.routing=least_requests",
-    "cluster.routing_stale_ms=5",
 ]
 BRANCHES = ("reasoning_multi", "tree_search")  # need a prefix cache, which these layouts have off
 PIPELINES = sorted(

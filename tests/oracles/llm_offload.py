@@ -198,6 +198,7 @@ class OffloadingScheduler(StepScheduler):
     def _load_ps(self, counts: list[int]) -> int:
         size = self.offload.block_bytes
         over_ps = 0
+        first_bytes = []
         for level, count in enumerate(counts):
             if count:
                 tier = self.offload.tiers[level]
@@ -206,8 +207,10 @@ class OffloadingScheduler(StepScheduler):
                 begin = max(self.now_ps + tier.lookup_ns * PS_PER_NS, self.tier_free_ps[level])
                 self.tier_free_ps[level] = begin + takes
                 over_ps = max(over_ps, begin + takes)
+                late_ns = 0 if count * size <= tier.buffer_bytes else tier.latency_ns
+                first_bytes.append(self.now_ps + (tier.lookup_ns + late_ns) * PS_PER_NS)
         crosses = max(1, round(sum(counts) * size / self.offload.link_bytes_per_ns * PS_PER_NS))
-        self.link_free_ps = max(self.now_ps, self.link_free_ps) + crosses
+        self.link_free_ps = max(min(first_bytes), self.link_free_ps) + crosses
         return max(over_ps, self.link_free_ps)
 
     def end_load(self, sequence: Sequence) -> bool:

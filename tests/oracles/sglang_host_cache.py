@@ -325,7 +325,7 @@ class SGLangWithHost(SGLangScheduler):
             return
         tokens = self.load_tokens
         self.tier_free = max(self.at, self.tier_free) + self.h.latency_ps + tokens * self.h.tier_ps
-        self.in_free = max(self.at, self.in_free) + tokens * self.h.link_ps
+        self.in_free = max(self.at + self.h.latency_ps, self.in_free) + tokens * self.h.link_ps
         self.load_end = max(self.tier_free, self.in_free)
         self.moving += [(self.load_end, node) for node in self.loads]
         self.loads, self.load_tokens = [], 0

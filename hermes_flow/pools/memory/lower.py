@@ -74,10 +74,13 @@ def _check_overlap(
 
 def lower_memory(name: str, pool: MemoryPool, routing: RoutingPolicy, cluster: Cluster) -> Pool:
     """Return the pool as the simulator sees it, its tiers not yet placed among the memories of the program."""
-    tiers = tuple(tier_spec(tier, own) for tier, own in pool.tiers.items())
+    tiers = tuple(
+        replace(tier_spec(tier, own), shared_by=min(own.shared_by, pool.count))
+        for tier, own in pool.tiers.items()
+    )
     link, notes = _host_link(pool, cluster)
-    for tier, own in pool.tiers.items():
-        shared = f", shared by {own.shared_by} clients" if own.shared_by > 1 else ""
+    for spec, (tier, own) in zip(tiers, pool.tiers.items(), strict=True):
+        shared = f", shared by {spec.shared_by} clients" if spec.shared_by > 1 else ""
         notes.append(
             f"{tier}: {own.capacity_gb:,g} GB at {own.bandwidth_gb_s:,g} GB/s, lookup {own.lookup_us:,g} µs{shared}"
         )
@@ -93,7 +96,7 @@ def lower_memory(name: str, pool: MemoryPool, routing: RoutingPolicy, cluster: C
             _remote(pool, tiers),
             pool.contention,
             link_bytes_per_ns=link,
-            link_shared_by=pool.host_link_shared_by,
+            link_shared_by=min(pool.host_link_shared_by, pool.count) if link else 1,
         ),
         usd_per_hour=pool.hardware.usd_per_hour if pool.usd_per_hour is None else pool.usd_per_hour,
         notes=(*notes, *_reads(pool), *_begins(pool), "power: not known; what memory draws is not modelled"),
@@ -160,7 +163,8 @@ def _host_link(pool: MemoryPool, cluster: Cluster) -> tuple[float, list[str]]:
     beside = cluster.pools[pool.beside]
     assert beside.hardware is not None
     rate = (beside.hardware.host_link_gb_s or 0.0) * beside.devices
-    shared = f", which {pool.host_link_shared_by} of them share" if pool.host_link_shared_by > 1 else ""
+    clients = min(pool.host_link_shared_by, pool.count)
+    shared = f", which {clients} of them share" if clients > 1 else ""
     return rate, [f"over the host links of a client of {pool.beside}: {rate:,g} GB/s each way{shared}"]
 
 

@@ -81,10 +81,18 @@ def test_tiers_of_runs_equal_lists_of_single_blocks() -> None:
 
 def test_loads_wait_for_each_other_on_the_tier_and_on_the_link() -> None:
     links = LoadLinks(spec(9, 9, lookup_ns=3, latency_ns=7))
-    # 4 blocks of 10 bytes: 3 + 7 + 40 / 2 ns from the tier, 8 ns over the link.
+    # 4 blocks of 10 bytes: 3 + 7 + 40 / 2 ns from the tier, 8 ns over the link from 110 ns on.
     assert links.load(100 * PS_PER_NS, [4, 0]) == 130 * PS_PER_NS
-    # The tier is free at 130 ns; the other tier is free at once, and the link at 108 ns.
+    # The tier is free at 130 ns; the other tier is free at once, and the link at 118 ns, and then at 120 ns.
     assert links.load(100 * PS_PER_NS, [1, 0]) == (130 + 7 + 5) * PS_PER_NS
-    assert links.load(100 * PS_PER_NS, [0, 1]) == (100 + 3 + 7 + 5) * PS_PER_NS
+    assert links.load(100 * PS_PER_NS, [0, 1]) == (118 + 2 + 2) * PS_PER_NS
     assert links.loads == 3
-    assert links.waited_ps == (42 - 15) * PS_PER_NS
+    assert links.waited_ps == (42 - 15 + 22 - 15) * PS_PER_NS
+
+
+def test_bytes_cross_the_link_after_the_look_up_and_the_latency_of_their_tier() -> None:
+    tier = TierSpec("host", 90, bytes_per_ns=1000.0, lookup_ns=30, latency_ns=7)
+    links = LoadLinks(OffloadSpec((tier,), block_bytes=10, link_bytes_per_ns=5.0))
+    # 4 blocks of 10 bytes take 8 ns over the link, and 0.04 ns from the tier.
+    assert links.load(100 * PS_PER_NS, [4]) == (100 + 30 + 7 + 8) * PS_PER_NS
+    assert links.waited_ps == 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hermes_flow.program.offload import OffloadSpec
-from hermes_flow.program.units import PS_PER_NS
+from hermes_flow.program.units import NEVER, PS_PER_NS
 from hermes_flow.recording.links import LinkRecord
 
 
@@ -53,11 +53,11 @@ class Use:
 class LoadLinks:
     """The tiers and the link of one client, each of which serves one move after the other, in order.
 
-    A load reads its blocks from all its tiers at once, and all of them cross the link to the devices; it is over when
-    the slowest of these is. Blocks that are written cross the link the other way, and occupy the tier into which they
-    go and, where they move on, the one from which they come; nobody waits for them but what moves later. ``loads``
-    took ``load_ps`` in all, of which they waited ``waited_ps`` for others. ``now_ps`` is no later than the present
-    instant.
+    A load reads its blocks from all its tiers at once, and all of them cross the link to the devices, from the first
+    byte of a tier on, after its look-up and latency; it is over when the slowest of these is. Blocks that are written
+    cross the link the other way, and occupy the tier into which they go and, where they move on, the one from which
+    they come; nobody waits for them but what moves later. ``loads`` took ``load_ps`` in all, of which they waited
+    ``waited_ps`` for others. ``now_ps`` is no later than the present instant.
     """
 
     __slots__ = (
@@ -89,20 +89,23 @@ class LoadLinks:
         """Begin a load of so many ``blocks`` from each tier; return when it is over."""
         spec = self._spec
         over_ps = alone_ps = 0
+        first_ps = NEVER
         for place, count in enumerate(blocks):
             if not count:
                 continue
             tier = spec.tiers[place]
-            before_ns, streamed = tier.read_parts(count * spec.block_bytes)
+            size = count * spec.block_bytes
+            before_ns, streamed = tier.read_parts(size)
             takes_ps = before_ns * PS_PER_NS + round(streamed / tier.bytes_per_ns * PS_PER_NS)
+            first_ps = min(first_ps, now_ps + tier.first_byte_ns(size) * PS_PER_NS)
             looked_up_ps = now_ps + tier.lookup_ns * PS_PER_NS
             over_ps = max(over_ps, self._tiers[place].move(now_ps, looked_up_ps, takes_ps, count))
             alone_ps = max(alone_ps, looked_up_ps + takes_ps - now_ps)
         total = sum(blocks)
         crosses_ps = max(1, round(total * spec.block_bytes / spec.link_bytes_per_ns * PS_PER_NS))
-        over_ps = max(over_ps, self._into.move(now_ps, now_ps, crosses_ps, total))
+        over_ps = max(over_ps, self._into.move(now_ps, first_ps, crosses_ps, total))
         self.load_ps += over_ps - now_ps
-        self.waited_ps += over_ps - now_ps - max(alone_ps, crosses_ps)
+        self.waited_ps += over_ps - now_ps - max(alone_ps, first_ps - now_ps + crosses_ps)
         self.loads += 1
         return over_ps
 

@@ -156,7 +156,9 @@ def _pool(pool: Any, row: dict[str, Any], side: Side, told: SideSettings) -> LLM
     )
     if pool.engine.scheduler == "sglang":
         prefills = pool.serves == ("prefill",)
-        own = {"max_prefill_tokens": told.tokens, "chunked_prefill_size": told.tokens} if prefills else {}
+        own: dict[str, int] = {"scheduler_recv_interval": told.interval}
+        if prefills:
+            own = {"max_prefill_tokens": told.tokens, "chunked_prefill_size": told.tokens}
         pool = replace(pool, **own, kv_blocks=told.held)
     else:
         pool = replace(pool, max_num_batched_tokens=told.tokens)

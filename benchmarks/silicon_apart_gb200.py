@@ -15,6 +15,7 @@ LONG = 8192
 _MANY = 30000  # max-running-requests of wide layouts: no limit in effect
 # max-total-tokens of clients that prefill without ranks, by whether prompts have 8,192 tokens
 MOST_HELD = {False: 8192, True: 32768}
+SELDOM = 10  # scheduler-recv-interval of clients that decode without ranks
 _LOW_LATENCY_TOKENS = {("fp4", False): 8192, ("fp4", True): 24576, ("fp8", False): 8192, ("fp8", True): 16384}
 
 
@@ -22,13 +23,15 @@ _LOW_LATENCY_TOKENS = {("fp4", False): 8192, ("fp4", True): 24576, ("fp8", False
 class Limits:
     """Tokens of a step and seats, both of a rank, and the share of memory in the words of the engine.
 
-    ``held`` is the number of tokens with KV where the recipe limits it, else None.
+    ``held`` is the number of tokens with KV where the recipe limits it, else None. A client that decodes looks for
+    requests every ``interval`` steps (scheduler-recv-interval).
     """
 
     tokens: int
     seats: int
     memory: float
     held: int | None = None
+    interval: int = 1
 
 
 def prefill_limits(row: dict[str, Any], clients: int, ranks: int, devices: int) -> Limits:
@@ -61,5 +64,5 @@ def decode_limits(row: dict[str, Any], ranks: int, share: int, devices: int) -> 
         return Limits(8192, max(1, share), 0.9)
     if ranks == 1:
         wide = fp8 and long and devices == 8  # on four devices the weights leave no room below 0.95
-        return Limits(8192, 32 if wide else 512, 0.7 if wide else 0.95)
+        return Limits(8192, 32 if wide else 512, 0.7 if wide else 0.95, interval=SELDOM)
     return Limits(8192, max(share, _MANY // ranks), (0.75 if long else 0.82) if fp8 else 0.83)

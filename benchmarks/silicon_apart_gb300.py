@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from benchmarks import silicon_apart_gb200
-from benchmarks.silicon_apart_gb200 import LONG, MOST_HELD, Limits
+from benchmarks.silicon_apart_gb200 import LONG, MOST_HELD, SELDOM, Limits
 
 
 def prefill_limits(row: dict[str, Any], clients: int, ranks: int, devices: int) -> Limits:
@@ -33,5 +33,7 @@ def decode_limits(row: dict[str, Any], ranks: int, share: int, devices: int) -> 
     if row["backend"] == "trtllm":
         return Limits(8192, max(1, share), 0.8 if ranks > 1 else 0.9)
     if ranks == 1:
-        return Limits(8192, max(share, 128), 0.85) if fp8 else Limits(8192, max(share, 512), 0.95)
+        if fp8:
+            return Limits(8192, max(share, 128), 0.85)
+        return Limits(8192, max(share, 512), 0.95, interval=SELDOM)
     return Limits(8192, max(share, (45000 if fp8 else 67584) // ranks), 0.82 if fp8 else 0.83)

@@ -64,7 +64,8 @@ class SideSettings:
 
     ``lookahead`` is 1 where the next step is prepared meanwhile, and ``flashinfer`` says that products in fp8 are
     FlashInfer's in place of DeepGEMM's. ``held`` is the most tokens with KV where the recipe says it
-    (max-total-tokens), else None: as many as there is memory for.
+    (max-total-tokens), else None: as many as there is memory for. A client that decodes looks for requests every
+    ``interval`` steps (scheduler-recv-interval).
     """
 
     tokens: int
@@ -73,6 +74,7 @@ class SideSettings:
     lookahead: int = 1
     flashinfer: bool = False
     held: int | None = None
+    interval: int = 1
 
 
 _RACKS = {"gb200": silicon_apart_gb200, "gb300": silicon_apart_gb300}
@@ -120,7 +122,9 @@ def decode_settings(row: dict[str, Any], side: Side, users: int) -> SideSettings
         seats = told.seats
         if row["backend"] == "trtllm" and "DeepSeek" in row["model_path"]:
             seats = _named(row).get(users, seats)
-        return SideSettings(told.tokens, seats, told.memory, flashinfer=_flashinfer(row, side))
+        return SideSettings(
+            told.tokens, seats, told.memory, flashinfer=_flashinfer(row, side), interval=told.interval
+        )
     if row["backend"] == "sglang":
         if row["system"] == "h200_sxm":
             return SideSettings(8192, max(share, 128 // side.ranks), 0.82)

@@ -22,6 +22,10 @@ and no step runs, all of this is done again at once. Who is retracted gives its 
 tokens. There are max_running_requests rows, three times as many if these are at most 32. R is
 num_reserved_decode_tokens.
 
+With an interval I the decode client counts 1 for each of its decisions, and only where the count reaches I it takes
+in the requests that have come, before anything else, and counts from 0. One with nothing to decide takes in a
+request at once. It looks for KV before each decision.
+
 Ranks. Either client may have several, each with all of that for its own requests. They decide at the same instants,
 in order, and their steps end together, with the longest. The decode client gives requests to its ranks in turns, in
 the order in which they come. The rank of a prompt is given (its room).
@@ -48,6 +52,22 @@ class Server:
         self.last_plan = self.end = 0
         self.running = False  # a step is in flight whose results are not delivered
         self.steps = 0
+        self.passed = 0
+        self.inbox: list[tuple[DecodeScheduler, Request]] = []
+
+    def come(self, rank: DecodeScheduler, request: Request, now: int) -> None:
+        self.inbox.append((rank, request))
+        if self.plan_at is None:
+            self.passed = rank.s.scheduler_recv_interval
+        self.wake(now)
+
+    def look(self) -> None:
+        self.passed += 1
+        if self.passed >= self.ranks[0].s.scheduler_recv_interval:
+            self.passed = 0
+            for rank, request in self.inbox:
+                rank.asking.append(request)
+            self.inbox = []
 
     def wake(self, now: int) -> None:
         if self.plan_at is None:
@@ -57,6 +77,7 @@ class Server:
         now = self.plan_at
         assert now is not None
         self.last_plan = now
+        self.look()
         steps = [s.decide_at(now) if isinstance(s, DecodeScheduler) else s.decide() for s in self.ranks]
         before = [s.in_flight for s in self.ranks]
         ran, ended_at = any(before), self.end
@@ -80,6 +101,9 @@ class Server:
                     s.deliver(step, ended_at)
         elif not any(steps) and not any(isinstance(s, DecodeScheduler) and s.left for s in self.ranks):
             self.plan_at = None
+            if self.inbox:
+                self.passed = self.ranks[0].s.scheduler_recv_interval
+                self.plan_at = now
 
     def lasts(self, step: Step) -> int:
         s = self.ranks[0].s
@@ -261,8 +285,7 @@ class Pair:
                 if asked.output > 1:
                     rank = len(self.rank_of_answer) % len(self.decode)
                     self.rank_of_answer[asked] = rank
-                    self.decode[rank].asking.append(asked)
-                    decode.wake(now)
+                    decode.come(self.decode[rank], asked, now)
                 else:
                     self.prefill[self.rank_of_prompt[computing]].waiting.append(computing)
                     prefill.wake(now)

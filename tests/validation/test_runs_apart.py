@@ -153,6 +153,7 @@ def test_clients_that_prefill_without_ranks_hold_as_many_tokens_as_their_recipe_
         }
         pools: Any = silicon_apart.config(row).cluster.pools
         assert (pools["prefill"].kv_blocks, pools["decode"].kv_blocks) == (held, None)
+        assert pools["decode"].scheduler_recv_interval == 10
         ranks = {**row, "prefill_tp_size": 1, "prefill_attention_dp_size": 4, "prefill_moe_ep_size": 4}
         assert silicon_apart.config(ranks).cluster.pools["prefill"].kv_blocks is None  # type: ignore[union-attr]
 

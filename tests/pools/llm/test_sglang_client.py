@@ -184,7 +184,7 @@ def test_the_program_says_which_scheduler_runs() -> None:
             "cluster.pools.llm.scheduler_recv_interval: 10, but the scheduler of engine 'tensorrt_llm'",
         ),
         (
-            ["cluster=disaggregated", "cluster.pools.decode.scheduler_recv_interval=10"],
+            ["cluster=disaggregated", "cluster.pools.prefill.scheduler_recv_interval=10"],
             "scheduler_recv_interval: 10 is not modelled where prefill and decode have pools of their own",
         ),
         (["cluster.pools.llm.pipeline_parallel=2"], "cluster.pools.llm.pipeline_parallel: 2 is not modelled"),

@@ -66,6 +66,7 @@ def spec_of(
             settings.chunked_prefill_size,
             longest_prefix=settings.schedule_policy == "lpm",
             reserved_decode_tokens=reserved,
+            receive_interval=settings.scheduler_recv_interval,
             side=side,
             room_seed=SEED,
             key=f"cluster.pools.{side}",
@@ -91,6 +92,10 @@ def system(seed: int, ranks: tuple[int, int] = (1, 1)) -> tuple[Pair, Program]:
     decode = replace(
         random_settings(rng, tight + rng.randint(0, 200), page, False), chunked_prefill_size=None
     )
+    if ranks[1] == 1:
+        decode = replace(
+            decode, scheduler_recv_interval=random.Random(f"interval{seed}").choice([1, 1, 2, 9])
+        )
     latency = rng.choice([0, 1, 500, 30_000])
     requests = []
     for number, (one, limit) in enumerate(zip(drawn, limits, strict=True)):
@@ -184,6 +189,17 @@ def test_the_first_token_comes_when_the_kv_is_there() -> None:
     assert decode["transfer_s"].max() > 0.01
     waited_s = result.requests["first_token_s"] - prefill["finish_s"] - decode["transfer_s"]
     assert waited_s.min() > -1e-9
+
+
+def test_a_decode_client_that_looks_seldom_delays_first_tokens_by_half_an_interval() -> None:
+    words = ["pipeline=llm", "workload.rate_per_s=4", "cluster.pools.decode.count=1"]
+    often, seldom = (
+        simulated(*words, f"cluster.pools.decode.scheduler_recv_interval={interval}") for interval in (1, 40)
+    )
+    step_s = seldom.requests["tpot_s"].mean()
+    later_s = seldom.requests["ttft_s"].mean() - often.requests["ttft_s"].mean()
+    # An interval waits from no step to 40; where nobody decodes, nothing waits
+    assert 0.2 * 40 * step_s < later_s < 0.6 * 40 * step_s
 
 
 def test_a_full_decode_side_leaves_the_memory_of_the_prefill_side_free() -> None:

@@ -6,7 +6,7 @@ from hermes_flow.pools.client import Calls
 from hermes_flow.pools.llm.deciding_client import DecidingClient
 from hermes_flow.pools.llm.handing_client import ReceivingClient, SendingClient
 from hermes_flow.pools.llm.sglang.decode_side import DecodeScheduler
-from hermes_flow.pools.llm.sglang.interval_client import IntervalClient
+from hermes_flow.pools.llm.sglang.interval_client import IntervalClient, IntervalReceivingClient
 from hermes_flow.pools.llm.sglang.page_names import PageNames
 from hermes_flow.pools.llm.sglang.prefill_side import PrefillScheduler
 from hermes_flow.pools.llm.sglang.scheduler import SGLangScheduler
@@ -45,6 +45,15 @@ def sglang_clients(
         return [
             SendingClient(
                 i, spec, tasks, calls, PrefillScheduler(settings, pool(), seats, overlap=overlap), sequence_of
+            )
+            for i in range(count)
+        ]
+    if settings.side == "decode" and settings.receive_interval > 1:
+        return [
+            IntervalReceivingClient(
+                *(i, spec, tasks, calls, DecodeScheduler(settings, pool(), seats, overlap=overlap)),
+                sequence_of,
+                settings.receive_interval,
             )
             for i in range(count)
         ]

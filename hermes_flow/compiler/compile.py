@@ -43,6 +43,7 @@ from hermes_flow.compiler.site_fleets import with_site_fleets
 from hermes_flow.compiler.sites import lower_sites, unheeded_sites, with_sites
 from hermes_flow.compiler.stage_tasks import Mask, StageTasks
 from hermes_flow.config.physical_values import out_of_range
+from hermes_flow.config.remembered import first_made
 from hermes_flow.config.schema import Cluster, Config, TraceWorkload
 from hermes_flow.cost import CostModel
 from hermes_flow.errors import CompileError, ConfigError, HermesFlowError
@@ -226,7 +227,8 @@ def _requests(config: Config, problems: list[str]) -> Requests:
     Raises CompileError where the earlier ``problems`` leave no requests to go on with.
     """
     try:
-        requests = build_requests(config.workload, config.workload.seed)
+        workload = config.workload
+        requests = first_made("requests", workload, lambda: build_requests(workload, workload.seed))
     except HermesFlowError as error:
         if not problems:
             raise

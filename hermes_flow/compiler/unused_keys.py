@@ -10,8 +10,9 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable
 
-from hermes_flow.config.convert import remembering, shown
+from hermes_flow.config.convert import shown
 from hermes_flow.config.given_keys import CHOSEN, Given
+from hermes_flow.config.remembered import remembering
 from hermes_flow.config.schema import Config
 from hermes_flow.errors import CompileError, ConfigError, HermesFlowError
 from hermes_flow.program.program import Program
@@ -29,10 +30,10 @@ def unused_keys(given: Given, compile_anew: Compile, problems: list[str]) -> lis
     """
     warnings = [_unused_choice(group, given) for group in given.choices if not given.pools(group, own=False)]
     unseen = [key for key in given.keys if not _reaches_no_pool(key, given, problems)]
-    with remembering():
-        for most in (_FEW, _MANY):
-            if unseen:
-                sample = given.smaller(most)
+    for most in (_FEW, _MANY):
+        if unseen:
+            sample = given.smaller(most)
+            with remembering():
                 program = _bytes(sample, compile_anew)
                 unseen = [
                     key

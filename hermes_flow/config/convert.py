@@ -7,15 +7,14 @@ import functools
 import math
 import types
 import typing
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 from hermes_flow.config.aliases import hint
 from hermes_flow.config.out_of_range import all_out_of_range
 from hermes_flow.config.quantities import Range, RangeError
 from hermes_flow.config.quick_values import OTHER, Take, take
+from hermes_flow.config.remembered import remembered
 from hermes_flow.errors import ConfigError, did_you_mean
 
 T = TypeVar("T")
@@ -70,29 +69,13 @@ def number_type(kind: Any) -> Any:
     return kind
 
 
-# By dataclass and key: a mapping and what it was converted to, while ``remembering`` is active.
-_remembered: ContextVar[dict[tuple[Any, str], tuple[Any, Any]] | None] = ContextVar(
-    "remembered", default=None
-)
-
-
-@contextmanager
-def remembering() -> Iterator[None]:
-    """Convert an object that is given several times at a key once; nobody may change it meanwhile."""
-    before = _remembered.set({})
-    try:
-        yield
-    finally:
-        _remembered.reset(before)
-
-
 def _dataclass(cls: Any, value: Any, key: str) -> Any:
-    remembered = _remembered.get()
-    if remembered is None:
+    known_ones = remembered()
+    if known_ones is None:
         return _converted(cls, value, key)
-    known = remembered.get((cls, key))
+    known = known_ones.get((cls, key))
     if known is None or known[0] is not value:
-        known = remembered[cls, key] = (value, _converted(cls, value, key))
+        known = known_ones[cls, key] = (value, _converted(cls, value, key))
     return known[1]
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
+from typing import Any
 
 from hermes_flow.program.scan_cost import ScanCost
 
@@ -60,6 +61,10 @@ class StepCost:
     idle_ps: list[int] = field(default_factory=list)  # by tokens, in which the device waits for launches
     drift: tuple[float, ...] = ()  # factors on single steps that begin in each window of ``drift_ps``; then 1
     drift_ps: int = 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the fields alone: equal costs have the same bytes, whatever was looked up in them."""
+        return {own.name: getattr(self, own.name) for own in fields(self)}
 
     @cached_property
     def decode_ps(self) -> list[int]:

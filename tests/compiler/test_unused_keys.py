@@ -10,6 +10,12 @@ from tries import THOROUGH
 import hermes_flow as hf
 from hermes_flow.compiler.compile import compile as compiled
 from hermes_flow.config.folders import config_folder
+from hermes_flow.config.schema import SessionsWorkload, SyntheticWorkload, TraceWorkload
+from hermes_flow.cost.model import Deployment
+from hermes_flow.cost.roofline import Roofline
+from hermes_flow.program.requests import Requests
+from hermes_flow.program.step_cost import StepCost
+from hermes_flow.workload.build import build_requests
 
 TWO_MODELS = ["cluster=two_models", "workload.models={llama3_8b: 0.5, llama3_70b: 0.5}"]
 
@@ -167,6 +173,39 @@ def test_a_count_that_devices_share_shows_what_it_does_where_each_has_several(de
 def test_a_changed_copy_of_a_configuration_is_not_checked() -> None:
     config = hf.compose(["workload=closed_loop", "workload.rate_per_s=4"])
     assert compiled(replace(config, seed=3)).warnings == ()
+
+
+def test_what_a_key_does_not_reach_is_made_once_for_all_keys(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Keys that reach neither the requests nor the tables of step times add no reading and no table."""
+    trace = tmp_path / "trace.csv"
+    trace.write_text("arrival_us,input_tokens,output_tokens\n0,100,20\n5000,300,40\n", encoding="utf-8")
+    read: list[object] = []
+    lowered: list[object] = []
+
+    def reads(workload: SyntheticWorkload | SessionsWorkload | TraceWorkload, seed: int) -> Requests:
+        read.append(workload)
+        return build_requests(workload, seed)
+
+    def lowers(cost: Roofline, deployment: Deployment) -> StepCost:
+        lowered.append(deployment)
+        return lower(cost, deployment)
+
+    lower = Roofline.lower
+    monkeypatch.setattr("hermes_flow.compiler.compile.build_requests", reads)
+    monkeypatch.setattr(Roofline, "lower", lowers)
+
+    def made(*keys: str) -> tuple[int, int]:
+        read.clear()
+        lowered.clear()
+        assert unused("workload=trace", f"workload.path={trace}", "slo.ttft_ms.p99=700", *keys) == []
+        return len(read), len(lowered)
+
+    reads_before, tables_before = made()
+    assert made("slo.e2e_ms.p99=9000", "cluster.routing=least_requests") == (reads_before, tables_before)
+    assert made("cluster.pools.llm.max_num_seqs=100") == (reads_before, tables_before + 1)
+    assert made("workload.rate_scale=2") == (reads_before + 1, tables_before)
 
 
 COMMON = [

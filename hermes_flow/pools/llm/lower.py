@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from hermes_flow.config.plugin_faults import plugin_fault
+from hermes_flow.config.remembered import first_made
 from hermes_flow.config.schema import Hardware
 from hermes_flow.config.shape import pipeline_ranks
 from hermes_flow.cost import CostModel
@@ -32,6 +33,7 @@ from hermes_flow.pools.llm.server_limits import server_seats
 from hermes_flow.pools.llm.sglang.settings import longest_step, sglang_settings, uses_sglang
 from hermes_flow.pools.llm.tensorrt_llm.settings import tensorrt_settings, uses_tensorrt_llm
 from hermes_flow.program.pools import AdapterSpec, LLMClientSpec, Pool
+from hermes_flow.program.power import StepEnergy
 from hermes_flow.program.step_cost import StepCost
 from hermes_flow.program.units import PS_PER_S, gb_to_bytes
 from hermes_flow.routing import RoutingPolicy
@@ -59,11 +61,8 @@ def lower_llm(
     model, handovers = lowering.costs[name], lowering.handovers[name]
     deployment = _deployment(name, pool, capacity, longest)
     deployment = replace(deployment, nodes=NodeLinks.of(lowering.network, pool.hardware))
-    steps = _step_times(pool, model, deployment)
+    steps, energy = _kept_times(model, deployment)
     _check_replay(name, pool, steps.last)
-    energy = (
-        step_energy(deployment, steps.last, steps.upstream) if getattr(model, "of_hardware", True) else None
-    )
     price = pool.hardware.usd_per_hour
     adapters = _adapters(name, pool, model, steps.last, handovers, lowering.requests.adapters)
     client = _client(name, pool, capacity, handovers, steps, adapters, lowering.seed)
@@ -80,9 +79,25 @@ def lower_llm(
     )
 
 
-def _step_times(pool: LLMPool, model: CostModel, deployment: Deployment) -> _StepTimes:
+def _kept_times(model: CostModel, deployment: Deployment) -> tuple[_StepTimes, StepEnergy | None]:
+    """Return what steps cost and the energy that they take; made once for equal ones of a model of ours."""
+    if not type(model).__module__.startswith("hermes_flow."):
+        return _times_and_energy(model, deployment)
+    return first_made(
+        f"steps of {deployment.key}", (model, deployment), lambda: _times_and_energy(model, deployment)
+    )
+
+
+def _times_and_energy(model: CostModel, deployment: Deployment) -> tuple[_StepTimes, StepEnergy | None]:
+    steps = _step_times(model, deployment)
+    if not getattr(model, "of_hardware", True):
+        return steps, None
+    return steps, step_energy(deployment, steps.last, steps.upstream)
+
+
+def _step_times(model: CostModel, deployment: Deployment) -> _StepTimes:
     cost = _step_cost(model, deployment)
-    if pool.pipeline_parallel == 1:
+    if deployment.pipeline_parallel == 1:
         return _StepTimes(cost, None, Hop())
     return _StepTimes(cost, _step_cost(model, replace(deployment, part="upstream")), model.hop(deployment))
 

@@ -221,7 +221,8 @@ GPU_LEFT_OUT = """
 ## GPUs that were left out
 
 This table shows the same for a GPU whose own measurements are not used. The efficiencies of its kernels are the mean
-of the other measured GPUs, and its engine is the one that was fitted on H100. A GPU of your own, of which you know
-only the datasheet, gets the same constants with `efficiency: null`. What the table calls measured on B300 has
-the kernels of B200, but for large products and attention over prompts.
+of the other measured GPUs, and its engine is the one that was fitted on H100. Where the H100 itself is left out, a
+layer, all-reduces and sorting take what is known without any serving run. A GPU of your own, of which you know only
+the datasheet, gets the same constants with `efficiency: null`. What the table calls measured on B300 has the kernels
+of B200, but for large products and attention over prompts.
 """

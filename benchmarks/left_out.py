@@ -6,9 +6,10 @@ model in turn, by least squares of the relative error of the mean time per outpu
 them about the catalog's values; the model's own runs are then simulated with what the others gave. What the other
 runs say little about is drawn towards what is known without any run (``EXPECTED``). For a GPU, its
 efficiencies are replaced by the mean of the other measured ones, and its engine by that of accelerators which were
-not compared with serving runs, with the rates of the sampler by the bandwidth. An engine with kernels of its own has
-the mean of those that it has on the other GPUs. The fit without a size of tensor parallelism is made like that
-without a model.
+not compared with serving runs, with the rates of the sampler by the bandwidth. These have the engine as fitted on
+the H100, so for the H100 itself that engine has what is known without any run (``EXPECTED``) in place of what was
+fitted to its decodes. An engine with kernels of its own has the mean of those that it has on the other GPUs. The
+fit without a size of tensor parallelism is made like that without a model.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import numpy as np
 from scipy.optimize import nnls
 
 import hermes_flow as hf
+from hermes_flow.config.hardware_measurements import EngineOverhead
 from hermes_flow.config.schema import Efficiency, Hardware, Precision
 from hermes_flow.cost.engine_kernels import attends_as, with_engine_kernels
 from hermes_flow.pools.llm.schema import LLMPool
@@ -49,7 +51,9 @@ EXPECTED = {
     "hardware.engine.sampler.sort_us_per_million": (125.0, 60.0),
     "hardware.engine.sampler.penalty_us": (480.0, 300.0),
 }
+_SMALL_KERNELS = 6  # of a plain layer (EXPECTED)
 SCATTER_PERCENT = 2.5  # how far the mean time per token of a run may be off with the right constants
+FITTED_ON = "h100_sxm"  # the GPU of the serving runs that the constants are fitted to
 MEASURED = ("a100_sxm", "b200_sxm", "h100_sxm", "h200_sxm")
 
 
@@ -182,6 +186,8 @@ def _unmeasured(gpu: Hardware, engine: str, attends: Precision) -> Hardware:
     fits = [with_engine_kernels(other.efficiency, other, attends) for other in with_own or others]
     like = _hardware("a100_sxm", engine)
     launching = replace(like.engine, sampler=_sampler(like, gpu))
+    if gpu.name == FITTED_ON:
+        launching = _not_fitted(launching)
     if gpu.engine is not None:  # neither the server's time nor which kernels a GPU has is a measurement of it
         own = gpu.engine
         launching = replace(launching, ingest_ms=own.ingest_ms, tiled_decodes=own.tiled_decodes)
@@ -202,6 +208,25 @@ def _sampler(like: Any, gpu: Hardware) -> Any:
         sampler,
         us_per_million=sampler.us_per_million * slower,
         sort_us_per_million=sampler.sort_us_per_million * slower,
+    )
+
+
+def _not_fitted(engine: EngineOverhead) -> EngineOverhead:
+    """Return the engine with what is expected of decodes where the catalog has what was fitted to the H100.
+
+    Launches of prompts stay (``eager``): nothing is known of them without a run.
+    """
+    expected = {key.rpartition(".")[2]: value for key, (value, _) in EXPECTED.items()}
+    assert engine.sampler is not None
+    assert engine.small_kernels is not None
+    layer_us = expected["layer_us"]
+    return replace(
+        engine,
+        layer_us=layer_us,
+        small_kernels=replace(engine.small_kernels, us=layer_us / _SMALL_KERNELS),
+        experts_us=expected["experts_us"],
+        all_reduce_wait=expected["all_reduce_wait"],
+        sampler=replace(engine.sampler, sort_us_per_million=expected["sort_us_per_million"]),
     )
 
 

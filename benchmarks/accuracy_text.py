@@ -103,6 +103,16 @@ WEAK = """
   is 5 to 12 s where the first prompts filled a step of 16,384 tokens. With ten requests for each user this means that
   the first of them waited 50 to 90 s; later runs with the same settings have means of 0.4 to 2.7 s. Simulated like
   the others, these runs are {cold_ttft} off for TTFT and {cold_tpot} for TPOT (medians).
+- **DeepSeek in fp8 on TensorRT-LLM.** On H200, {unwarmed_rows} runs with prompts of 1,024 tokens from before 27
+  January 2026 are {unwarmed_ttft} off for TTFT (median) and {unwarmed_tpot} for TPOT. Their prompts cannot take as
+  much longer in every step: with steps that leave TTFT 16 % too short, TPOT is 13 % too long. So the first users
+  alone must have waited, for some seconds. DeepGEMM compiles a kernel when it first meets a size
+  (deepseek-ai/DeepGEMM, issue 89), and these servers were not warmed up. Means of the same setting on two days
+  differ up to twofold in TTFT, and by 3 % in TPOT. These runs are compared all the same. On B200,
+  {long_deepgemm_rows} runs of 2025 with prompts of 8,192 tokens and DeepGEMM's experts are {long_deepgemm_ttft} off
+  for TTFT (median). There steps do take longer: with at least 4.5 ms a layer TTFT is 4 % off and TPOT 2 %, and in
+  operator tables of a release of 2026 the kernels of a layer take 2 ms. Which kernels took longer in the older
+  release is not known.
 - **Engines differ on the same GPU.** On H200 the TPOT of Llama-3.1-70B in fp8 is {h200_trt} off on TensorRT-LLM and
   {h200_vllm} on vLLM. (With vLLM's kernels it was +15.5 % on TensorRT-LLM, which reads KV in fp8 faster.)
 - **KV that hardly fits.** A few GB of memory decide whether requests queue, and engines, releases and flags divide

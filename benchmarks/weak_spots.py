@@ -54,6 +54,13 @@ def _of_tensorrt_llm(published: Rows) -> dict[str, str | int]:
     triton = _of_model(published, "gpt_oss_120b", "trtllm", *_HOPPER)
     deepseek = _of_model(published, "deepseek_v3", "trtllm", "b200_sxm")
     fp8 = [each for each in deepseek if layout(each.row).data == 1]
+    long_deepgemm = [each for each in fp8 if layout(each.row).spread > 1 and each.row["isl"] == _LONG]
+    on_hopper = _of_model(published, "deepseek_v3", "trtllm", "h200_sxm")
+    unwarmed = [
+        each
+        for each in on_hopper
+        if each.row["isl"] == _SHORT and silicon.measured(each.row) < silicon.WARMED_UP_SINCE
+    ]
     return {
         "prompts_trt": _median_ttft([each for each in on_b200 if each.row["isl"] == _LONG]),
         "triton": _mean([each for each in triton if each.row["isl"] == _LONG], _TTFT),
@@ -67,6 +74,11 @@ def _of_tensorrt_llm(published: Rows) -> dict[str, str | int]:
         "balance": _median_ttft(balance),
         "balance_rows": len(balance),
         "h200_trt": _mean(on_h200, _TPOT),
+        "unwarmed_rows": len(unwarmed),
+        "unwarmed_ttft": _median_ttft(unwarmed),
+        "unwarmed_tpot": _mean(unwarmed, _TPOT),
+        "long_deepgemm_rows": len(long_deepgemm),
+        "long_deepgemm_ttft": _median_ttft(long_deepgemm),
     }
 
 

@@ -1,8 +1,8 @@
 """Engine settings of benchmark runs on GB200 with prefill and decode apart, from the recipes of InferenceMAX's runs.
 
 Recipes: github.com/ishandhanani/srt-slurm, recipes/gb200-fp4, gb200-fp8 (SGLang) and trtllm/gptoss-fp4, and
-NVIDIA/srt-slurm, recipes/vllm/kimi-k2.5. Those of SGLang in December 2025 and of TensorRT-LLM with Kimi are not at
-hand: SGLang's of February 2026 stand in, and TensorRT-LLM's with DeepSeek. Seats that TensorRT-LLM's recipes have in
+NVIDIA/srt-slurm, recipes/vllm/kimi-k2.5 and recipes/kimi2.5/trtllm_dynamo/disagg/gb200Nvfp4 (April 2026). Those of
+SGLang in December 2025 are not at hand: its own of February 2026 stand in. Seats that TensorRT-LLM's recipes have in
 their names (..._batch16_...) are in ``benchmarks.silicon_apart_settings``.
 """
 
@@ -42,6 +42,8 @@ def prefill_limits(row: dict[str, Any], clients: int, ranks: int, devices: int) 
     if row["backend"] == "trtllm":
         if "gpt-oss" in row["model_path"]:
             return Limits(20000, 32, 0.85)
+        if "Kimi" in row["model_path"]:
+            return Limits(16384, 2 if long else 16, 0.4)
         return Limits(16640, 2, 0.6) if long else Limits(8320, 8, 0.6)
     if ranks == 1 and not (long and clients > 1):
         memory = 0.6 if (precision, long, devices) == ("fp8", True, 8) else 0.95

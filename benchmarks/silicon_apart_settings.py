@@ -56,6 +56,9 @@ _SEATS = {
     ("h100_sxm", "fp8", 1024, 1024): {6: 1, 9: 2, 30: 8, 60: 16},
     ("h100_sxm", "fp8", 8192, 1024): {6: 1, 9: 2, 30: 8, 154: 64, 308: 16},
 }
+# Those with Kimi on GB200 (NVIDIA/srt-slurm, recipes/kimi2.5/trtllm_dynamo/disagg/gb200Nvfp4, STP, those for all
+# numbers of users): {(prompt, clients that decode, devices of one): seats}
+_SEATS_OF_KIMI = {(1024, 4, 8): 128, (1024, 5, 4): 8, (8192, 4, 4): 32, (8192, 4, 8): 1, (8192, 5, 4): 16}
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +125,8 @@ def decode_settings(row: dict[str, Any], side: Side, users: int) -> SideSettings
         seats = told.seats
         if row["backend"] == "trtllm" and "DeepSeek" in row["model_path"]:
             seats = _named(row).get(users, seats)
+        if row["backend"] == "trtllm" and "Kimi" in row["model_path"]:
+            seats = _SEATS_OF_KIMI.get((row["isl"], side.clients, side.devices), seats)
         return SideSettings(
             told.tokens, seats, told.memory, flashinfer=_flashinfer(row, side), interval=told.interval
         )

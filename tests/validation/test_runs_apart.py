@@ -158,6 +158,28 @@ def test_clients_that_prefill_without_ranks_hold_as_many_tokens_as_their_recipe_
         assert silicon_apart.config(ranks).cluster.pools["prefill"].kv_blocks is None  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize(
+    ("isl", "clients", "devices", "seats", "prompts"),
+    [(1024, 5, 4, 8, 16), (8192, 5, 4, 16, 2), (1024, 4, 8, 128, 16)],
+)
+def test_kimi_on_gb200_has_the_seats_of_its_recipe(
+    isl: int, clients: int, devices: int, seats: int, prompts: int
+) -> None:
+    row = {
+        **ROW,
+        "backend": "trtllm",
+        "system": "gb200",
+        "precision": "fp4",
+        "model_path": "moonshotai/Kimi-K2.5",
+        "isl": isl,
+        "osl": 1024,
+        "silicon_data_source": "silicon_concurrency=105; x",
+    }
+    assert decode_settings(row, Side(clients, devices, 1, True), 105).seats == seats
+    first = prefill_settings(row, Side(1, 1, 4, True))
+    assert (first.tokens, first.seats, first.memory) == (16384, prompts, 0.4)
+
+
 def test_four_devices_of_sglang_on_gb200_whose_experts_are_cut_have_no_ranks() -> None:
     stated = {
         **ROW,

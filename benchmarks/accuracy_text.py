@@ -178,10 +178,11 @@ time. Lengths are drawn between 80 and 100 % of the stated ones, and there is no
 in this way. InferenceMAX's users ask with a temperature of 0, so no engine sorts logits. Servers tokenize prompts
 before the engine sees them (`benchmarks/silicon_tokenizers.py`): those of SGLang, of vLLM since 0.16 and of
 TensorRT-LLM before 1.2 one by one, so that prompts which arrive together wait for each other, and the others five at
-once (`benchmarks/silicon_settings.py`, with the sources). vLLM gathers up to 32 prompts for 2 ms and gives its engine
-none of them before the last one is tokenized. A token takes 1.55 µs, as the stage `tokenize` was measured.
-InferenceMAX's prompts are entries of the vocabulary and no text; each of their tokens takes 3 µs, as measured for
-such prompts. The rest of the time between arrival and scheduler is that of the engine. SGLang and
+once (`benchmarks/silicon_settings.py`, with the sources). The scripts of Qwen3.5 ask SGLang for six workers. vLLM
+gathers up to 32 prompts for 2 ms and gives its engine none of them before the last one is tokenized. A token takes
+1.55 µs, as the stage `tokenize` was measured. InferenceMAX's prompts are entries of the vocabulary and no text; each
+of their tokens takes 3 µs, as measured for such prompts. The rest of the time between arrival and scheduler is that
+of the engine. SGLang and
 TensorRT-LLM have their own schedulers ([engines](engines.md); not TensorRT-LLM for models with layers that keep a
 state), and vLLM has `chunked` batching. InferenceMAX's rows have the limits, the share of memory and the precision of
 the KV that the scripts set (`benchmarks/silicon_settings.py`), the waits for more requests

@@ -228,6 +228,7 @@ def _base(what: Checkpoint, system: str, told: Settings) -> hf.Config:
         *([] if told.sorts else ["engine.sorts_logits=false"]),
         *(["model.sampling.sorted=false"] if told.greedy or not told.sorts else []),
         *([] if told.router is None else [f"model.experts.router_precision={told.router}"]),
+        *([] if told.states is None else [f"model.mixers.gated_delta_net.state_precision={told.states}"]),
         *([] if told.kernels == "default" else [f"model.experts.kernels={told.kernels}"]),
     ]
     return _composed(tuple(overrides))

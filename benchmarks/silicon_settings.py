@@ -16,6 +16,7 @@ from typing import Any
 
 from benchmarks.silicon_gpus import BLACKWELL
 from benchmarks.silicon_layouts import INFERENCEMAX
+from hermes_flow.config.mixers import StatePrecision
 from hermes_flow.config.model import ExpertKernels, RouterPrecision
 
 # How the engines batch: vLLM cuts prompts to its budget of tokens; TensorRT-LLM takes whole prompts beside decodes;
@@ -30,6 +31,11 @@ CLIENT_MENDED = "2026-05-18"
 # The first day of rows of Kimi K2.5 on B200 whose script has CUDA graphs of 2,048 tokens (InferenceX, pull request
 # 1047). That of B300 has none (pull request 1698)
 GRAPHS_OF_KIMI = "2026-04-20"
+# qwen3.5_fp8_b200.sh keeps states in bf16 since March 2026, and did not at first (InferenceX, pull request 804).
+# This is the first day of its later rows. The scripts of H200 and B300 do so from the first
+STATES_IN_BF16 = "2026-03-24"
+# source: --tokenizer-worker-num 6 in the scripts of Qwen3.5
+WORKERS_OF_QWEN = 6
 # How many prompts a server tokenizes at once, where it can tokenize several. source: 16 prompts take 31.6 ms
 # together and one alone 10.7 ms on the host of eight H100 (vllm-project/vllm, issue 19012), 5.4 times as fast;
 # batches of 32 are 4.7 times as fast (pull request 45759). Each prompt has one core of them
@@ -52,6 +58,7 @@ class Settings:
     ``triton`` and ``cutlass``: experts in fp8 have Triton's or CUTLASS's kernels. ``two_stages``: all-reduces are not
     fused with norms, and SGLang up to 0.5.9 reduces messages of many bytes in two stages. Each user asks
     ``requests_per_user`` times. The server tokenizes ``tokenizers`` prompts at once.
+    ``states``: the precision of the delta rule's states, where a flag says so.
     """
 
     batching: str
@@ -76,6 +83,7 @@ class Settings:
     cutlass: bool = False
     requests_per_user: int = 10
     tokenizers: int = 1
+    states: StatePrecision | None = None
 
 
 def settings(row: dict[str, Any], users: int) -> Settings:
@@ -276,8 +284,20 @@ def _reduces_apart(release: str) -> bool:
     return found is None or int(found[1]) < 10
 
 
+def _keeps_states_in_bf16(row: dict[str, Any]) -> bool:
+    """Return whether a script has ``--mamba-ssm-dtype bfloat16``, as those in fp8 (InferenceX, pull request 855)."""
+    if row["precision"] != "fp8":
+        return False
+    return row["system"] != "b200_sxm" or measured(row) >= STATES_IN_BF16
+
+
 def _qwen(row: dict[str, Any], users: int, default: Settings) -> Settings:
-    default = replace(default, two_stages=_reduces_apart(row["backend_version"]))
+    default = replace(
+        default,
+        two_stages=_reduces_apart(row["backend_version"]),
+        tokenizers=WORKERS_OF_QWEN,
+        states="bf16" if _keeps_states_in_bf16(row) else None,
+    )
     if row["system"] == "h200_sxm":
         return replace(default, sequences=128, tokens=16384, kv="fp8", memory=0.8)
     if has_script_of_b300(row):

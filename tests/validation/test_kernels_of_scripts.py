@@ -121,3 +121,26 @@ def test_qwen_in_fp8_on_blackwell_has_the_products_of_flashinfer_until_its_scrip
         ("b300_sxm", "fp8", True, False),
         ("h200_sxm", "fp8", False, False),
     }
+
+
+@pytest.mark.shared_data
+def test_qwen_in_fp8_keeps_states_in_bf16_as_the_scripts_say_and_six_workers_tokenize(
+    shared_data: Path,
+) -> None:
+    found = set()
+    for row in silicon.covered(silicon.read(shared_data))[0]:
+        if row["backend"] == "sglang" and silicon.is_recorded(row) and "Qwen" in row["model_path"]:
+            config = silicon.config(row)
+            pool: Any = config.cluster.pools["llm"]
+            states = pool.model.mixers["gated_delta_net"].state_precision
+            early = silicon.measured(row) < "2026-03-24"
+            assert silicon.settings(row, 16).tokenizers == 6
+            found.add((row["system"], row["precision"], early, states))
+    assert found == {
+        ("b200_sxm", "bf16", True, "fp32"),
+        ("b200_sxm", "fp8", True, "fp32"),
+        ("b200_sxm", "fp8", False, "bf16"),
+        ("b300_sxm", "bf16", False, "fp32"),
+        ("b300_sxm", "fp8", False, "bf16"),
+        ("h200_sxm", "fp8", True, "bf16"),
+    }

@@ -140,3 +140,19 @@ def test_every_mistake_is_found_at_once_with_its_full_key() -> None:
         "pipeline.stages.b.when",
         "pipeline.stages.c.when",
     ]
+
+
+def test_a_reward_model_reads_the_answer_of_its_own_branch() -> None:
+    stages = {
+        "prefill": {"kind": "prefill"},
+        "decode": {"kind": "decode", "after": ["prefill"], "branches": 3, "spread_cv": 0.5},
+        "score": {"kind": "reward", "after": ["decode"]},
+    }
+    tasks, problems = tasks_of(stages)
+    assert problems == []
+    decodes = [own for own in tasks.values() if own.instance.stage.name == "decode"]
+    scores = [own for own in tasks.values() if own.instance.stage.name == "score"]
+    assert len(scores) == len(decodes) == 3
+    for score, decode in zip(scores, decodes, strict=True):
+        assert (score.tokens == tasks["prefill"].tokens + decode.tokens).all()
+    assert (scores[0].tokens != scores[1].tokens).any()

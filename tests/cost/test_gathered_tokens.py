@@ -21,7 +21,6 @@ MEASURED = dataclasses.replace(
     H100, efficiency=dataclasses.replace(H100.efficiency, gather={4: GatherFit(9.0, 0.6)})
 )
 RANKS = {"data_parallel": 4, "expert_parallel": True}
-KERNELS = Path(__file__).resolve().parents[3] / "shared" / "data" / "kernels"
 
 
 def gathered_us(tokens: int, devices: int = 4) -> float:
@@ -72,15 +71,17 @@ def test_a_backend_without_an_exchange_is_refused() -> None:
         hf.compile(hf.compose(words))
 
 
-@pytest.mark.skipif(not KERNELS.is_dir(), reason="../shared/data is missing")
+@pytest.mark.shared_data
 @pytest.mark.parametrize("name", ["a100_sxm", "b200_sxm", "h100_sxm", "h200_sxm", "l40s"])
-def test_the_fits_are_as_far_from_the_measured_times_as_their_source_says(name: str) -> None:
+def test_the_fits_are_as_far_from_the_measured_times_as_their_source_says(
+    name: str, shared_data: Path
+) -> None:
     import polars as pl
 
     device = hardware(name)
     assert device.efficiency is not None
     assert device.scale_up_gb_s is not None
-    (path,) = (KERNELS / name).glob("nccl*")
+    (path,) = (shared_data / "kernels" / name).glob("nccl*")
     table = pl.read_parquet(path).filter(
         (pl.col("nccl_dtype") == "half")
         & pl.col("op_name").is_in(["all_gather", "reduce_scatter"])

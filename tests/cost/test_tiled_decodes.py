@@ -15,7 +15,6 @@ from hermes_flow.config.schema import Hardware
 from hermes_flow.config.speculative import Speculative
 from hermes_flow.program.step_cost import StepCost
 
-TABLES = Path(__file__).resolve().parents[3] / "shared" / "data" / "kernels_rtx"
 A100, L40S = hardware("a100_sxm"), hardware("l40s")
 
 
@@ -105,6 +104,7 @@ def test_compile_says_how_decodes_beside_a_prompt_are_counted() -> None:
     )
 
 
+@pytest.mark.shared_data
 @pytest.mark.parametrize(
     ("table", "served", "gpu", "devices", "off_percent"),
     [
@@ -116,14 +116,12 @@ def test_compile_says_how_decodes_beside_a_prompt_are_counted() -> None:
     ],
 )
 def test_measured_attention_over_prompts_and_decodes(
-    table: str, served: str, gpu: str, devices: int, off_percent: float
+    table: str, served: str, gpu: str, devices: int, off_percent: float, shared_data: Path
 ) -> None:
     """LLMServingSim's tables of one layer (MIT): 16 tokens of a prompt and 8 to 128 decodes."""
-    if not TABLES.exists():
-        pytest.skip(f"no shared data at {TABLES}")
     import polars as pl
 
-    rows = pl.read_csv(TABLES / table / "attention.csv").filter(
+    rows = pl.read_csv(shared_data / "kernels_rtx" / table / "attention.csv").filter(
         (pl.col("prefill_chunk") == 16)
         & (pl.col("kv_prefill") == 0)
         & pl.col("n_decode").is_between(8, 128)

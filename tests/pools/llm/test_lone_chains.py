@@ -103,6 +103,18 @@ def test_prompts_that_go_on_from_the_same_answer_part_and_are_looked_up() -> Non
     assert "several" in chains_seen(compiled(PARTED))
 
 
+def test_who_skips_the_first_that_goes_on_from_an_answer_has_one_chain_with_the_second() -> None:
+    stages = {**PARTED, "one": {**PARTED["one"], "share": 0.5}}
+    program = compiled(stages)
+    assert [op.name for op in program.ops] == ["generate", "one+answer", "other+second", "last+final"]
+    taken = program.ops[1].taken
+    assert taken is not None
+    assert set(taken.tolist()) == {True, False}
+    chains = PoolContent(program, range(4)).lone_chains([10] * 12 * 4)
+    assert chains is not None
+    assert list(chains.first[2 * 12 : 3 * 12]) == [SEVERAL if has else 0 for has in taken]
+
+
 @pytest.mark.parametrize("pipeline", ["llm", "rag", "kv_reuse", "agent", "reasoning_multi"])
 def test_columns_are_what_the_content_of_each_task_says(pipeline: str) -> None:
     program = hf.compile(hf.compose([f"pipeline={pipeline}", *LOAD, "cluster.pools.llm.prefix_cache=true"]))

@@ -141,9 +141,7 @@ class ForwardClient(PlainClient):
         batch, tasks = self.batch, self.tasks
         if tasks.preloaded or self._caches:
             return super()._advance_plainly(until_ps)
-        if self._single_steps or self._withdrawn or self._leaving or self._load is not None:
-            return 0
-        if batch.copy_ps or tasks.kept or tasks.since_ps:
+        if self._minds_more():
             return 0
         most_tokens: i64
         most_seats: i64

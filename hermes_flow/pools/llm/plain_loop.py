@@ -48,20 +48,35 @@ class PlainLoop(LLMClient):
         self._constants = constants = plain_constants(queues, limits, self.cost, self.tasks, self.batch)
         return constants
 
+    def _minds_more(self) -> bool:
+        """Return whether something is in hand that the loop does not know; the client then goes on step by step."""
+        batch, tasks = self.batch, self.tasks
+        if self._single_steps or self._withdrawn or self._leaving or self._load is not None:
+            return True
+        return bool(batch.copy_ps or tasks.kept or tasks.since_ps)
+
     def _advance_plainly(self, until_ps: int) -> int:
         """Handle arrivals and plans before ``until_ps``, up to a plan in which something rare happens.
 
+        Return 1 if a plan was made before that one, else 0, or DONE where nothing is left to do.
+
         This stays one function: its parts read and change most of the numbers below, and calls that hand these over
-        and back would take longer than what they do. Return 1 if a plan was made before that one, else 0, or DONE
-        where nothing is left to do.
+        and back would take longer than what they do. It reads the client's numbers, turns the loop, and writes them
+        back. Each turn is one arrival, or one plan at ``plan_ps`` for the steps that begin at ``tail``:
+
+        1. An arrival comes first: it joins the queue, starts an idle client, and cuts a run of decodes in progress.
+        2. A run of decodes is over: what its steps have taken and ended is booked.
+        3. Sequences whose last step was over before the plan free their seats and blocks.
+        4. The prompt in progress goes on, and waiting tasks are admitted.
+        5. A step with prompts is committed: its time, the decodes that end with it, the prompts that join them.
+        6. Or a run of decodes alone begins, up to the first end or the next arrival. Or the client is idle.
+
+        Where something rare is due, ``break`` leaves the numbers as ``LLMClient`` has them there, which then goes on.
         """
         batch, tasks = self.batch, self.tasks
-        # What the loop does not know: whoever has more than this to mind goes on step by step.
-        if self._single_steps or self._withdrawn or self._leaving or self._load is not None:
+        if self._minds_more() or batch._early or self._watched is not None:
             return 0
-        if batch.copy_ps or tasks.kept or tasks.since_ps or (tasks.preloaded and batch.import_ps):
-            return 0
-        if batch.entering or batch._entered or batch._early or self._watched is not None:
+        if (tasks.preloaded and batch.import_ps) or batch.entering or batch._entered:
             return 0
         most_tokens: i64
         most_seats: i64
@@ -129,7 +144,7 @@ class PlainLoop(LLMClient):
         counts = store is None and not tasks.preloaded
         plans = 0
         while True:
-            if next_ps <= plan_ps:
+            if next_ps <= plan_ps:  # 1. an arrival
                 if next_ps >= until:  # or there is none
                     plans = DONE
                     break
@@ -158,7 +173,7 @@ class PlainLoop(LLMClient):
             if plan_ps >= until:
                 plans = DONE
                 break
-            if run:  # what _close_run does
+            if run:  # 2. a run is over: what _close_run does
                 log += pack(start, tail, run, decodes, context, 0, 0)
                 if run > 1 and in_flight:  # what was in flight was delivered when the first step began
                     if not taken:
@@ -205,14 +220,14 @@ class PlainLoop(LLMClient):
                         decodes -= len(ended)
                         context -= gone
                         in_flight.append((tail, ended))
-            while in_flight and in_flight[0][0] <= plan_ps:
+            while in_flight and in_flight[0][0] <= plan_ps:  # 3. seats and blocks of those that ended
                 if store is None:
                     free = release(in_flight.popleft()[1], batch, free)
                 else:
                     batch.release(in_flight.popleft()[1])
                     free = batch.free
             now = plan_ps
-            if waiting or prefilling:  # what plan_chunks does
+            if waiting or prefilling:  # 4. prompts: what plan_chunks does
                 need = boundaries[iteration % size]
                 if need > free:
                     break
@@ -299,7 +314,7 @@ class PlainLoop(LLMClient):
                     break
                 limit = prefills = 0
             plans = 1
-            if prefills:  # what commit_step does
+            if prefills:  # 5. a step with prompts: what commit_step does
                 if decodes:
                     if mixed_ps:
                         end += mixed_ps[decodes] + mixed_context_ps * context
@@ -358,7 +373,7 @@ class PlainLoop(LLMClient):
                 idle = now == tail and not (decodes or waiting or prefilling or next_ps <= tail)
                 plan_ps = tail if lookahead and not idle else end
                 tail = end
-            elif decodes:  # what commit_decodes does
+            elif decodes:  # 6. a run of decodes alone: what commit_decodes does
                 steps = 1 if limit else next_end - iteration + 1
                 if steps > 1 and free < decodes * (steps // size + 1):
                     batch.free, batch.decodes, batch.iteration, batch._taken = free, decodes, iteration, taken

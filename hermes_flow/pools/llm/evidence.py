@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from hermes_flow.config.folders import hardware_names
+from hermes_flow.config.folders import config_folder, hardware_names
 from hermes_flow.config.mixer_shape import state_layers
+from hermes_flow.config.quick_yaml import read_plain
 from hermes_flow.config.schema import Hardware, Model
 from hermes_flow.cost.model import CostModel, cost_models
 from hermes_flow.errors import did_you_mean
@@ -31,10 +32,26 @@ def evidence_of(pool: LLMPool, cost: CostModel) -> Evidence:
 
 
 def kernels_of(hardware: Hardware) -> str | None:
-    """Return the hardware whose measured kernels it has; None where it has the mean of all measured ones."""
+    """Return the hardware whose measured kernels it has; None where it has the mean of all measured ones.
+
+    An entry of the user's that is built on one of the catalog's has that one's, unless it brings measurements.
+    """
     if hardware.efficiency is None:
         return None
-    return hardware.efficiency.kernels_of or hardware.name
+    return hardware.efficiency.kernels_of or _built_on(hardware) or hardware.name
+
+
+def _built_on(hardware: Hardware) -> str | None:
+    """Return the catalog's entry of another name whose efficiencies, by their source, and overheads it inherits."""
+    base = hardware.overheads_of
+    if base is None or base == hardware.name or hardware.efficiency is None:
+        return None
+    path = config_folder() / "hardware" / f"{base}.yaml"
+    if not path.is_file():
+        return None
+    theirs = read_plain(path.read_text(encoding="utf-8")).get("efficiency")
+    same = theirs is not None and theirs["source"].strip() == hardware.efficiency.source.strip()
+    return base if same else None
 
 
 def unknown_kernels(name: str, hardware: Hardware) -> list[str]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from hermes_flow.config.hardware_measurements import ExpertFit
 from hermes_flow.config.model import ExpertKernels, Model
 from hermes_flow.cost.precision import KERNEL_FITS
+from hermes_flow.pools.llm.evidence import kernels_of
 from hermes_flow.pools.llm.schema import LLMPool
 
 # The scheduler of the engine that has each setting, and that engine with what is modelled of it.
@@ -57,7 +58,7 @@ def _taken_times(pool: LLMPool, fit: ExpertFit) -> str | None:
         return None
     if measured is None or fit not in measured.experts:
         return "of other products there"
-    sibling = measured.kernels_of
+    sibling = kernels_of(pool.hardware)
     return None if sibling in (None, pool.hardware.name) else f"of these kernels on {sibling}"
 
 

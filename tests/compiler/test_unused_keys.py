@@ -54,6 +54,20 @@ def unused(*overrides: str, config_dir: Path | None = None) -> list[str]:
             ["pipeline=kv_reuse", "cluster.pools.store.tiers.dram.shared_by=4"],
             ["cluster.pools.store.tiers.dram.shared_by"],
         ),
+        # prefill and decode stand in one node
+        (["cluster=disaggregated", "pipeline=llm", "network.rack.latency_us=5"], ["network.rack.latency_us"]),
+        (["cluster=disaggregated", "pipeline=llm", "network.rack.gb_s=5"], ["network.rack.gb_s"]),
+        (
+            ["cluster=disaggregated", "network.devices_per_node=1", "network.node.latency_us=5"],
+            ["network.node.latency_us"],
+        ),
+        # the host serves no stage
+        (["pipeline=llm", "cluster.pools.host.cores=1"], ["cluster.pools.host.cores"]),
+        # the cost of an endpoint is known with both prices
+        (
+            ["pool@cluster.pools.llm=endpoint", "cluster.pools.llm.usd_per_million_input_tokens=1"],
+            ["cluster.pools.llm.usd_per_million_input_tokens"],
+        ),
         # texts as well as numbers
         (
             ["cost=affine", "cost.fixed_us=9", "cost.per_token_us=1", "hardware.efficiency.source=mine"],
@@ -87,6 +101,27 @@ def test_a_key_that_changes_nothing_is_reported(overrides: list[str], keys: list
 )
 def test_the_age_of_loads_has_an_effect_where_somebody_reads_them(overrides: list[str]) -> None:
     assert unused("cluster.routing_stale_ms=5", *overrides) == []
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["cluster=disaggregated", "network.node.latency_us=5"],
+        ["cluster=disaggregated", "network.devices_per_node=1", "network.rack.gb_s=5"],
+        [
+            "cluster=disaggregated",
+            "network.devices_per_node=1",
+            "network.nodes_per_rack=1",
+            "network.datacenter.gb_s=5",
+        ],
+        ["pipeline=rag", "network.rack.latency_us=5"],
+        ["pipeline=kv_reuse", "network.rack.efficiency=0.5"],
+        ["pipeline=llm", "cluster.pools.host.hardware.usd_per_hour=5"],
+        ["pipeline=llm", "cluster.pools.host.count=2", "cluster.pools.host.hardware.usd_per_hour=5"],
+    ],
+)
+def test_figures_of_links_and_pools_that_matter_are_not_reported(overrides: list[str]) -> None:
+    assert unused("workload=synthetic", "workload.requests=20", *overrides) == []
 
 
 def test_the_report_has_the_key_and_the_value_and_reaches_the_summary() -> None:

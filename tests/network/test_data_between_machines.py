@@ -181,7 +181,10 @@ def test_what_is_written_back_goes_over_the_network_before_the_store_has_it() ->
 
 def test_a_rate_of_the_network_takes_the_place_of_what_the_hardware_has() -> None:
     figures = ("network.node.gb_s=9", "network.rack.gb_s=3", "network.rack.efficiency=0.5")
-    network = hf.compile(hf.compose(["cluster=disaggregated", "workload.requests=5", *figures])).network
+    nodes = ("network.devices_per_node=3", "cluster.pools.prefill.count=2", "cluster.pools.decode.count=2")
+    network = hf.compile(
+        hf.compose(["cluster=disaggregated", "workload.requests=5", *figures, *nodes])
+    ).network
     assert network is not None
     devices = {"host": 1, "prefill": 1, "decode": 1}
     for client, node, rack in zip(

@@ -26,6 +26,8 @@ def lower_endpoint(name: str, pool: EndpointPool, routing: RoutingPolicy) -> Poo
         which: parse_distribution(getattr(pool, f"{which}_ms"), f"{key}.{which}_ms", whole=False)
         for which in ("ttft", "tpot")
     }
+    prices = (pool.usd_per_million_input_tokens, pool.usd_per_million_output_tokens)
+    for_input, for_output = (None, None) if None in prices else prices  # the cost is known with both
     client = EndpointClientSpec(
         model=pool.model_name,
         requests_per_minute=pool.requests_per_minute,
@@ -33,8 +35,8 @@ def lower_endpoint(name: str, pool: EndpointPool, routing: RoutingPolicy) -> Poo
         rejects=pool.on_limit == "reject",
         ttft_ms=latencies["ttft"],
         tpot_ms=latencies["tpot"],
-        usd_per_million_input_tokens=pool.usd_per_million_input_tokens,
-        usd_per_million_output_tokens=pool.usd_per_million_output_tokens,
+        usd_per_million_input_tokens=for_input,
+        usd_per_million_output_tokens=for_output,
     )
     return Pool(
         name=name,

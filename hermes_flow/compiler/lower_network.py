@@ -193,58 +193,42 @@ def lower_network(
     }
     routes |= {(index, index) for index, pool in enumerate(pools) if pool.name in carrying and pool.count > 1}
     _check_links(config, cluster, routes, places, problems)
-    data = {
-        route
+    exchanging = {
+        member
         for op in ops
         for edge in op.data
-        for route in product(sharing[ops[edge.source].pool], sharing[op.pool])
+        for first in (ops[edge.source].pool, op.pool)
+        for member in sharing[first]
     }
-    exchanging = {member for route in data for member in route}
     warnings.extend(
         f"cluster.pools.{pools[index].name}.hardware.network_gb_s: null, so that transfers of contexts, documents, "
         "vectors and queries over the links of its clients take no time"
         for index in sorted(exchanging)
         if not speeds["network_gb_s"][sum(pool.count for pool in pools[:index])]
     )
-    spanned = _spanned(places, [pool.count for pool in cluster.pools.values()], routes | data)
+    spanned = _spanned(places)
     lowered = {name: _level(level) if name in spanned else _UNUSED for name, level in levels.items()}
-    used = {"node": "node" in spanned, "rack": bool(spanned & {"rack", "datacenter"})}
-    rates = {
-        level: speeds[key] if used[level] else [0.0] * len(clients)
-        for level, key in (("node", "scale_up_gb_s"), ("rack", "network_gb_s"))
-    }
     return Network(
         name=config.name,
         clients=tuple(clients),
         nodes=places.nodes,
         racks=places.racks,
-        node_bytes_per_ns=tuple(rates["node"]),
-        rack_bytes_per_ns=tuple(rates["rack"]),
+        node_bytes_per_ns=tuple(speeds["scale_up_gb_s"]),
+        rack_bytes_per_ns=tuple(speeds["network_gb_s"]),
         node=lowered["node"],
         rack=lowered["rack"],
         datacenter=lowered["datacenter"],
     )
 
 
-def _spanned(places: Places, counts: Sequence[int], routes: set[tuple[int, int]]) -> set[str]:
-    """Return the levels that lie between clients of pools with a route, of which pools have ``counts``.
-
-    The figures of other levels belong to no link that is used.
-    """
-    ends = np.cumsum(counts).tolist()
-    nodes = [places.nodes[end - count : end] for end, count in zip(ends, counts, strict=True)]
-    found: set[str] = set()
-    for source, target in routes:
-        together = set(nodes[source]) | set(nodes[target])
-        beside = set(nodes[source]) & set(nodes[target])
-        if source == target:
-            beside = {node for node in beside if nodes[source].count(node) > 1}
-        found |= {
-            *(("node",) if beside else ()),
-            *(("rack",) if len(together) > 1 else ()),
-            *(("datacenter",) if len({places.racks[node] for node in together}) > 1 else ()),
-        }
-    return found
+def _spanned(places: Places) -> set[str]:
+    """Return the levels that lie between any two clients. The figures of others belong to no link of the cluster."""
+    nodes = set(places.nodes)
+    return {
+        *(("node",) if len(nodes) < len(places.nodes) else ()),
+        *(("rack",) if len(nodes) > 1 else ()),
+        *(("datacenter",) if len({places.racks[node] for node in nodes}) > 1 else ()),
+    }
 
 
 def _check_links(

@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
-from dataclasses import replace
 
+from hermes_flow.compiler.what_runs import what_runs
 from hermes_flow.config.convert import shown
 from hermes_flow.config.given_keys import CHOSEN, Given
 from hermes_flow.config.remembered import remembering
 from hermes_flow.config.schema import Config
 from hermes_flow.errors import CompileError, ConfigError, HermesFlowError
-from hermes_flow.program.pools import Pool, SequentialClientSpec
-from hermes_flow.program.power import BusyPower
 from hermes_flow.program.program import Program
 
 _FEW, _MANY = 16, 2000
@@ -51,7 +49,7 @@ def _unused(key: str, given: Given, program: bytes, compile_anew: Compile) -> bo
     compiled = False
     for other in given.others(key):
         try:
-            if pickle.dumps(_what_runs(compile_anew(other.config()))) != program:
+            if pickle.dumps(what_runs(compile_anew(other.config()))) != program:
                 return False
             compiled = True
         except CompileError as error:
@@ -78,25 +76,9 @@ def _is_about(named: str, key: str) -> bool:
 def _bytes(given: Given, compile_anew: Compile) -> bytes | None:
     """Return the program as bytes; None where so few requests cannot be compiled, or a plug-in cannot be pickled."""
     try:
-        return pickle.dumps(_what_runs(compile_anew(given.config())))
+        return pickle.dumps(what_runs(compile_anew(given.config())))
     except (HermesFlowError, pickle.PicklingError, AttributeError, TypeError):
         return None
-
-
-def _what_runs(program: Program) -> Program:
-    """Return a program without the clients of pools that serve no stage: these have a price and a power only."""
-    serving = {op.pool for op in program.ops}
-    serving |= {index for index, pool in enumerate(program.pools) if pool.joins in serving or pool.fleet}
-    serving |= {pool.device for pool in program.pools if pool.device is not None}
-    pools = [pool if index in serving else _idle(pool) for index, pool in enumerate(program.pools)]
-    return replace(program, pools=tuple(pools))
-
-
-def _idle(pool: Pool) -> Pool:
-    power = pool.energy
-    if isinstance(power, BusyPower):
-        power = replace(power, busy_w=power.idle_w)
-    return replace(pool, client=SequentialClientSpec(cores=1), energy=power, notes=())
 
 
 def _reaches_no_pool(key: str, given: Given, problems: list[str]) -> bool:

@@ -15,16 +15,18 @@ from hermes_flow.program.evidence import Evidence
 
 
 def evidence_of(pool: LLMPool, cost: CostModel) -> Evidence:
-    """Return the sources of the pool's step times."""
+    """Return the sources of the pool's step times; only those of a roofline depend on figures of the datasheet."""
+    name = cost_models.name_of(cost)
+    computed = name == "roofline"
     return Evidence(
-        cost=cost_models.name_of(cost),
+        cost=name,
         engine=pool.engine.name,
         hardware=pool.hardware.name,
         kind=pool.hardware.kind,
-        figures=datasheet(pool.hardware),
-        kernels_of=kernels_of(pool.hardware),
+        figures=datasheet(pool.hardware) if computed else (),
+        kernels_of=kernels_of(pool.hardware) if computed else None,
         model=pool.model.name,
-        shape=shape_of(pool.model),
+        shape=shape_of(pool.model) if computed else (),
         mixture=pool.model.experts is not None,
         special=tuple(special_features(pool)),
         maker=pool.hardware.maker,

@@ -204,6 +204,7 @@ class RoutingPolicy(Protocol):
     reads by ``RoutedPool.loads``) and "contexts" (they must be stores of KV, or have stores beside them), and
     ``check_parts`` (``PartingPolicy``). With ``counts``, True, it asks ``RoutedPool.unfinished``, where that is
     given, and no client. With ``remembers``, True, it is started for a single client, too, where clients come and go.
+    With ``ignores_loads``, True, it reads no load of a client, so that ``routing_stale_ms`` has no effect on it.
     """
 
     @property

@@ -85,13 +85,31 @@ def _servers(document: Mapping[str, Any]) -> Iterator[Server]:
         count = given.get("scale", _mapping(given.get("deploy")).get("replicas", 1))
         words = (*_words(given.get("entrypoint")), *_words(given.get("command")))
         yield _server(str(name), given, words, given.get("environment"), count)
-    if document.get("kind") in _WORKLOADS:
-        spec = _mapping(document.get("spec"))
-        inner = spec if document["kind"] == "Pod" else _mapping(_mapping(spec.get("template")).get("spec"))
-        for container in _list(inner.get("containers")):
-            given = _mapping(container)
-            words = (*_words(given.get("command")), *_words(given.get("args")))
-            yield _server(str(given.get("name", "")), given, words, given.get("env"), spec.get("replicas", 1))
+    inner, count = _pod(document)
+    for container in _list(inner.get("containers")):
+        given = _mapping(container)
+        words = (*_words(given.get("command")), *_words(given.get("args")))
+        yield _server(str(given.get("name", "")), given, words, given.get("env"), count)
+
+
+def _pod(document: Mapping[str, Any]) -> tuple[Mapping[str, Any], Any]:
+    """Return the specification of the pod that starts the server, and its replicas; nothing for other kinds.
+
+    A LeaderWorkerSet starts it in its leader (the workers only join), an InferenceService of KServe in its predictor.
+    """
+    spec, kind = _mapping(document.get("spec")), document.get("kind")
+    if kind == "Pod":
+        return spec, 1
+    if kind in _WORKLOADS:
+        return _mapping(_mapping(spec.get("template")).get("spec")), spec.get("replicas", 1)
+    if kind == "LeaderWorkerSet":
+        group = _mapping(spec.get("leaderWorkerTemplate"))
+        leader = _mapping(group.get("leaderTemplate") or group.get("workerTemplate"))
+        return _mapping(leader.get("spec")), spec.get("replicas", 1)
+    if kind == "InferenceService":
+        predictor = _mapping(spec.get("predictor"))
+        return predictor, predictor.get("minReplicas", 1)
+    return {}, 1
 
 
 def _server(

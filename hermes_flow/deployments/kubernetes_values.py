@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from hermes_flow.deployments.flags import Flags, parse_flags
 from hermes_flow.deployments.imported import DIALECTS, Imported, read_flags, words_of
 from hermes_flow.errors import ConfigError
 
+Role = tuple[str, str, Mapping[str, Any]]  # prefill or decode, the name in the file, the worker
+
 
 def read_values(settings: Mapping[str, Any], what: str) -> Imported:
     """Return the deployment: one pool of workers, or pools of prefill and decode where both are there.
 
-    ``what`` is llm-d or dynamo. Raises ConfigError where no worker is found.
+    ``what`` is llm-d or dynamo. Raises ConfigError where no worker is found, or workers of one role differ.
     """
-    workers = dict(_llm_d(settings) if what == "llm-d" else _dynamo(settings))
+    workers = _by_role(_llm_d(settings) if what == "llm-d" else _dynamo(settings))
     if not workers:
         raise ConfigError(
             "task.path", f"has no workers; expected values of {what} with decode or prefill workers"
@@ -32,6 +34,28 @@ def read_values(settings: Mapping[str, Any], what: str) -> Imported:
         if not split:
             break
     return found
+
+
+def _by_role(workers: Iterable[Role]) -> dict[str, Mapping[str, Any]]:
+    """Return one worker for each role; workers of the same command are one, with the sum of their replicas.
+
+    Raises ConfigError where workers of one role have different commands, images or parallelism.
+    """
+    found: dict[str, tuple[str, Mapping[str, Any]]] = {}
+    for role, name, worker in workers:
+        if role not in found:
+            found[role] = name, worker
+            continue
+        first, same = found[role]
+        if {**same, "replicas": None} != {**worker, "replicas": None}:
+            raise ConfigError(
+                "task.path",
+                f"has two kinds of {role} workers, {first} and {name}, with different settings; "
+                "expected one kind for each role (import one of them from a file without the other)",
+            )
+        counts = [1 if each["replicas"] is None else int(each["replicas"]) for each in (same, worker)]
+        found[role] = first, {**same, "replicas": sum(counts)}
+    return {role: worker for role, (_, worker) in found.items()}
 
 
 def _add(found: Imported, pool: str, worker: Mapping[str, Any], model: str | None) -> None:
@@ -58,7 +82,7 @@ def _add(found: Imported, pool: str, worker: Mapping[str, Any], model: str | Non
     found.model = found.model or one.model
 
 
-def _llm_d(settings: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _llm_d(settings: Mapping[str, Any]) -> Iterator[Role]:
     """Find the workers in the values of llm-d's model service chart."""
     for role in ("prefill", "decode"):
         worker = settings.get(role)
@@ -66,10 +90,10 @@ def _llm_d(settings: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]
             continue
         containers = worker.get("containers") or []
         first = containers[0] if containers and isinstance(containers[0], Mapping) else {}
-        yield role, _worker(worker.get("replicas"), first, worker.get("parallelism"))
+        yield role, role, _worker(worker.get("replicas"), first, worker.get("parallelism"))
 
 
-def _dynamo(settings: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _dynamo(settings: Mapping[str, Any]) -> Iterator[Role]:
     """Find the workers in the services of a graph deployment of Dynamo."""
     spec = settings.get("spec")
     services = spec.get("services") if isinstance(spec, Mapping) else settings.get("services")
@@ -82,7 +106,7 @@ def _dynamo(settings: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any
             continue
         lower = f"{name} {service.get('subComponentType', '')}".lower()
         role = "prefill" if "prefill" in lower else "decode"
-        yield role, _worker(service.get("replicas"), container, None)
+        yield role, str(name), _worker(service.get("replicas"), container, None)
 
 
 def _worker(replicas: Any, container: Mapping[str, Any], parallelism: Any) -> dict[str, Any]:

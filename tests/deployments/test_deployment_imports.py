@@ -304,6 +304,56 @@ def test_a_graph_of_dynamo_has_its_workers_read(tmp_path: Path) -> None:
     assert found.overrides == {"model": "qwen3_8b", f"{POOL}.tensor_parallel": 2, f"{POOL}.count": 3}
 
 
+def _graph(**flags: str) -> str:
+    """Return a graph of Dynamo with a worker of two replicas for each name, with its value of --max-num-seqs."""
+    return "spec:\n  services:\n" + "".join(
+        f"    {name}:\n      replicas: 2\n      extraPodSpec:\n        mainContainer:\n"
+        f"          args: [python3, -m, dynamo.vllm, --model, Qwen/Qwen3-8B, --max-num-seqs, '{seats}']\n"
+        for name, seats in flags.items()
+    )
+
+
+def test_workers_of_dynamo_with_the_same_command_are_added_up(tmp_path: Path) -> None:
+    graph = tmp_path / "agg.yaml"
+    graph.write_text(_graph(WorkerA="32", WorkerB="32"))
+    found = read_deployment("dynamo", str(graph))
+    assert found.overrides[f"{POOL}.count"] == 4
+    assert found.overrides[f"{POOL}.max_num_seqs"] == 32
+
+
+def test_two_different_workers_of_dynamo_with_one_role_are_an_error_that_names_both(tmp_path: Path) -> None:
+    graph = tmp_path / "agg.yaml"
+    graph.write_text(_graph(WorkerA="32", WorkerB="64"))
+    with pytest.raises(ConfigError, match="two kinds of decode workers, WorkerA and WorkerB"):
+        read_deployment("dynamo", str(graph))
+
+
+def test_a_leader_worker_set_has_the_server_of_its_leader_read(tmp_path: Path) -> None:
+    path = tmp_path / "lws.yaml"
+    path.write_text(
+        "apiVersion: leaderworkerset.x-k8s.io/v1\nkind: LeaderWorkerSet\nmetadata: {name: vllm}\n"
+        "spec:\n  replicas: 3\n  leaderWorkerTemplate:\n    size: 2\n"
+        "    leaderTemplate:\n      spec:\n        containers:\n        - name: leader\n"
+        "          image: vllm/vllm-openai\n"
+        "          command: [vllm, serve, Qwen/Qwen3-8B, --tensor-parallel-size, '2']\n"
+        "    workerTemplate:\n      spec:\n        containers:\n        - name: worker\n"
+        "          image: vllm/vllm-openai\n          command: [sh, -c, 'ray start --block']\n"
+    )
+    found = read_deployment("vllm", str(path))
+    assert found.overrides == {"model": "qwen3_8b", f"{POOL}.tensor_parallel": 2, f"{POOL}.count": 3}
+
+
+def test_an_inference_service_of_kserve_has_the_container_of_its_predictor_read(tmp_path: Path) -> None:
+    path = tmp_path / "kserve.yaml"
+    path.write_text(
+        "apiVersion: serving.kserve.io/v1beta1\nkind: InferenceService\nmetadata: {name: qwen}\n"
+        "spec:\n  predictor:\n    minReplicas: 2\n    containers:\n    - name: server\n"
+        "      image: vllm/vllm-openai\n      args: [Qwen/Qwen3-8B, --max-num-seqs, '64']\n"
+    )
+    found = read_deployment("vllm", str(path))
+    assert found.overrides == {"model": "qwen3_8b", f"{POOL}.max_num_seqs": 64, f"{POOL}.count": 2}
+
+
 def test_a_model_that_is_not_in_the_catalog_is_said_and_everything_else_is_read() -> None:
     found = read_deployment("vllm", "vllm serve acme/Foo-7B --max-num-seqs 32")
     assert found.overrides == {f"{POOL}.max_num_seqs": 32}

@@ -40,9 +40,13 @@ def server_in(text: str, engine: str) -> Server | None:
     if not any("services" in each or {"apiVersion", "kind"} <= set(each) for each in documents):
         return None
     servers = [server for document in documents for server in _servers(document)]
-    ours = [
-        server for server in servers if re.search(_IMAGES[engine], f"{server.image} {' '.join(server.words)}")
-    ]
+    ours = _alike(
+        [
+            server
+            for server in servers
+            if re.search(_IMAGES[engine], f"{server.image} {' '.join(server.words)}")
+        ]
+    )
     if len(ours) != 1:
         names = ", ".join(server.name for server in ours or servers) or "none"
         expected = f"expected one that starts {engine}, or a command line in quotes"
@@ -59,10 +63,15 @@ def server_in(text: str, engine: str) -> Server | None:
 
 
 def _alike(servers: list[Server]) -> list[Server]:
-    """Return the servers with those of the same command as one: Compose files repeat a service for each replica."""
-    found: dict[str, Server] = {}
+    """Return the servers with those of the same command as one: Compose files repeat a service for each replica.
+
+    The port, and the devices that a container sees, may differ.
+    """
+    found: dict[tuple[str, str, tuple[str, ...]], Server] = {}
     for server in servers:
-        command = re.sub(r"--port[ =]\S+", "", " ".join(server.words))
+        flags = re.sub(r"--port[ =]\S+", "", " ".join(server.words))
+        variables = tuple(each for each in server.environment if "_VISIBLE_DEVICES=" not in each)
+        command = (server.image, flags, variables)
         same = found.get(command)
         found[command] = server if same is None else replace(same, replicas=same.replicas + server.replicas)
     return list(found.values())

@@ -401,6 +401,21 @@ def test_the_server_of_a_compose_file_is_read_with_its_replicas(tmp_path: Path) 
     assert found.ignored == {"HF_TOKEN": "a variable of the environment"}
 
 
+def test_services_that_start_the_same_server_are_its_replicas(tmp_path: Path) -> None:
+    service = (
+        "  llm{0}:\n    image: vllm/vllm-openai\n"
+        "    command: --model Qwen/Qwen3-8B --port 800{0} --max-num-seqs {1}\n"
+        "    environment: [CUDA_VISIBLE_DEVICES={0}]\n"
+    )
+    path = tmp_path / "compose.yaml"
+    path.write_text("services:\n" + "".join(service.format(index, 64) for index in range(3)))
+    pool = pool_of(read_deployment("vllm", str(path)).texts())
+    assert (pool.count, pool.max_num_seqs) == (3, 64)
+    path.write_text("services:\n" + service.format(0, 64) + service.format(1, 128))
+    with pytest.raises(ConfigError, match=r"has 2 containers of vllm \(llm0, llm1\)"):
+        read_deployment("vllm", str(path))
+
+
 def test_the_server_of_manifests_is_read_with_its_replicas(tmp_path: Path) -> None:
     path = tmp_path / "kubernetes.yaml"
     path.write_text(MANIFESTS)

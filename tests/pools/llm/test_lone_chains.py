@@ -110,7 +110,7 @@ def test_who_skips_the_first_that_goes_on_from_an_answer_has_one_chain_with_the_
     taken = program.ops[1].taken
     assert taken is not None
     assert set(taken.tolist()) == {True, False}
-    chains = PoolContent(program, range(4)).lone_chains([10] * 12 * 4)
+    chains = PoolContent(program, list(range(4))).lone_chains([10] * 12 * 4)
     assert chains is not None
     assert list(chains.first[2 * 12 : 3 * 12]) == [SEVERAL if has else 0 for has in taken]
 

@@ -24,6 +24,8 @@ from hermes_flow.config.quick_yaml import read_plain
 from hermes_flow.errors import HermesFlowError
 
 MISSING = "???"
+# What Hydra and OmegaConf raise for a defaults list that makes no sense
+UNREADABLE = (AssertionError, AttributeError, HydraException, OmegaConfBaseException, TypeError, ValueError)
 
 
 class NotPlain(Exception):  # noqa: N818
@@ -148,10 +150,7 @@ class Files(ConfigRepository):
             listed = OmegaConf.create({"defaults": entries})
             defaults = self._extract_defaults_list(config_path, listed)
             return self._create_defaults_list(config_path, defaults)
-        except (
-            *(AssertionError, AttributeError, TypeError, ValueError),
-            *(HydraException, OmegaConfBaseException),
-        ) as error:
+        except UNREADABLE as error:
             raise HermesFlowError(
                 f"{config_path}.yaml: its defaults list cannot be read; expected entries as in '- GROUP: NAME' or "
                 "'- NAME', with texts as names"

@@ -116,7 +116,7 @@ gather take about 10 µs in each layer.
 This run is one of those from which the error bar of this kind is made ([error bars](error_bars.md)). The bar holds
 four of five of them. It holds the time per token of InferenceMAX's run of the same layout and engine, but not the
 30.6 ms of TensorRT-LLM, and not the 51.1 ms of this run: no other run of this kind is as far off. Times to the
-first token of these runs are wrong by factors of up to 42. Most of the large errors are explained: recipes of
+first token of these runs are wrong by factors of up to 43. Most of the large errors are explained: recipes of
 TensorRT-LLM have seats to decode for half or two thirds of the users, and the others wait until an answer ends.
 Prompts of 8,192 tokens on SGLang on B200 wait for FlashInfer's products in fp8, as here: 9.7 s with 64 users on
 four clients that decode (simulated 10.0 s, and 4.5 s with DeepGEMM's).

@@ -9,7 +9,10 @@ token, and the longer one is that without drafting (1.27 to 2 times as long). Ro
 state the devices of a client that decodes, which tell configurations of the same users apart. Where several remain,
 the row is not taken. Rows of Kimi K2.5 with vLLM on GB200 state ranks of attention as devices that it is cut over:
 their recipes (NVIDIA/srt-slurm, recipes/vllm/kimi-k2.5) prefill with four ranks, and decode with 16 where as many
-devices do.
+devices do. Rows of SGLang on GB200 of December 2025 state ranks for clients of four devices that cut their experts.
+The recipes of these clients (srt-slurm, recipes/gb200-fp4 and gb200-fp8) cut the attention (enable-dp-attention:
+false) and have a scheduler-recv-interval, with which SGLang of that day ended where there were ranks
+(scheduler_recv_skipper.py). Rows of February 2026 with the same clients state no ranks.
 """
 
 from __future__ import annotations
@@ -175,7 +178,7 @@ def stated(row: dict[str, Any]) -> Apart | None:
 
 
 def _is_cut(row: dict[str, Any], pool: str, devices: int) -> bool:
-    """Return whether a side with stated ranks has its attention cut, by its recipe (see the module's text)."""
+    """Return whether a side with stated ranks has its attention cut in truth (see the module's text)."""
     few = (row["backend"], row["system"]) == _SGLANG_GB200 and devices == 4
     return few and row[f"{pool}_moe_ep_size"] == 1
 

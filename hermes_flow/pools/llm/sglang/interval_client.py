@@ -13,7 +13,6 @@ from collections.abc import Callable
 from hermes_flow.pools.client import Calls
 from hermes_flow.pools.llm.deciding_client import DecidingClient
 from hermes_flow.pools.llm.handing_client import ReceivingClient
-from hermes_flow.pools.llm.sglang.decode_side import DecodeScheduler
 from hermes_flow.pools.llm.sglang.scheduler import SGLangScheduler
 from hermes_flow.pools.llm.sglang.sequence import Sequence
 from hermes_flow.pools.llm.tasks import LLMTasks
@@ -26,22 +25,26 @@ WEIGHT_WITH_PROMPTS = 1000
 WEIGHT_OF_OTHERS = 1
 
 
-class _Counter:
-    """What a client has counted since it looked, the interval, and whether the step decided last has prompts."""
+class IntervalClient(DecidingClient):
+    """One client that computes prompts and decodes; arrivals wait in the inbox until a decision looks for them.
 
-    __slots__ = ("interval", "passed", "prompts_ran")
+    ``_passed`` is the counter. The class has no slots, so that a client that decodes alone can have its loop, too.
+    """
 
-    def __init__(self, interval: int, prompts_ran: Callable[[], bool]) -> None:
-        self.interval = interval
-        self.passed = 0
-        self.prompts_ran = prompts_ran
-
-
-class _Seldom(DecidingClient):
-    """The loop of such a client; arrivals wait in the inbox until a decision looks for them."""
-
-    __slots__ = ()
-    _counter: _Counter
+    def __init__(
+        self,
+        index: int,
+        spec: LLMClientSpec,
+        tasks: LLMTasks,
+        calls: Calls,
+        scheduler: SGLangScheduler,
+        sequence_of: Callable[[int], Sequence],
+        interval: int,
+    ) -> None:
+        super().__init__(index, spec, tasks, calls, scheduler, sequence_of)
+        self._interval = interval
+        self._passed = 0
+        self._prompts_ran = scheduler.prompts_ran
 
     def next_ns(self) -> int:
         """Return the instant of the next decision that may look for a request or has visible results."""
@@ -56,7 +59,6 @@ class _Seldom(DecidingClient):
 
     def _advance(self, until_ps: int) -> None:
         """Handle all decisions before ``until_ps``, and the arrivals that they look for."""
-        counter = self._counter
         arriving = self._inbox.queue
         while True:
             plan_ps = self.plan_ps
@@ -64,15 +66,15 @@ class _Seldom(DecidingClient):
                 if not arriving or arriving[0][0] >= until_ps:
                     return
                 self.plan_ps = max(arriving[0][0], self.tail_ps, self._decided_ps)
-                counter.passed = counter.interval
+                self._passed = self._interval
                 continue
             if plan_ps >= until_ps:
                 return
             if self._equal_steps() and self._run_equally(until_ps):
                 continue
-            counter.passed += WEIGHT_WITH_PROMPTS if counter.prompts_ran() else WEIGHT_OF_OTHERS
-            if counter.passed >= counter.interval:
-                counter.passed = 0
+            self._passed += WEIGHT_WITH_PROMPTS if self._prompts_ran() else WEIGHT_OF_OTHERS
+            if self._passed >= self._interval:
+                self._passed = 0
                 self._receive(plan_ps)
             self._decide(plan_ps)
 
@@ -87,51 +89,16 @@ class _Seldom(DecidingClient):
 
     def _run_equally(self, until_ps: int) -> bool:
         """Make the decisions of the stretch that come before ``until_ps`` and before one that may find a request."""
-        counter = self._counter
         most = self._stretch
         if self._inbox.queue:
-            most = min(most, counter.interval - counter.passed - WEIGHT_OF_OTHERS)
+            most = min(most, self._interval - self._passed - WEIGHT_OF_OTHERS)
         steps = self._count_steps(most, until_ps)
-        counter.passed = (counter.passed + steps * WEIGHT_OF_OTHERS) % counter.interval
+        self._passed = (self._passed + steps * WEIGHT_OF_OTHERS) % self._interval
         return steps > 0
 
 
-class IntervalClient(_Seldom):
-    """One client that computes prompts and decodes."""
-
-    __slots__ = ("_counter",)
-
-    def __init__(
-        self,
-        index: int,
-        spec: LLMClientSpec,
-        tasks: LLMTasks,
-        calls: Calls,
-        scheduler: SGLangScheduler,
-        sequence_of: Callable[[int], Sequence],
-        interval: int,
-    ) -> None:
-        super().__init__(index, spec, tasks, calls, scheduler, sequence_of)
-        self._counter = _Counter(interval, scheduler.prompts_ran)
-
-
-class IntervalReceivingClient(_Seldom, ReceivingClient):
+class IntervalReceivingClient(IntervalClient, ReceivingClient):
     """One client that decodes: it looks for requests so seldom, and for KV before each decision."""
-
-    __slots__ = ("_counter",)
-
-    def __init__(
-        self,
-        index: int,
-        spec: LLMClientSpec,
-        tasks: LLMTasks,
-        calls: Calls,
-        scheduler: DecodeScheduler,
-        sequence_of: Callable[[int], Sequence],
-        interval: int,
-    ) -> None:
-        ReceivingClient.__init__(self, index, spec, tasks, calls, scheduler, sequence_of)
-        self._counter = _Counter(interval, scheduler.prompts_ran)
 
     def next_ns(self) -> int:
         """Return the instant of the next decision that may look for a request or has visible results."""
